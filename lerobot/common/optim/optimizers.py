@@ -1,0 +1,138 @@
+"""Optimizer configurations, and their state on disk."""
+
+import abc
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import draccus
+import torch
+from safetensors.torch import load_file, save_file
+
+from lerobot.common.constants import OPTIMIZER_PARAM_GROUPS, OPTIMIZER_STATE
+from lerobot.common.utils.io_utils import (
+    flatten_dict,
+    merge_known,
+    read_json,
+    unflatten_dict,
+    write_json,
+)
+
+
+@dataclass
+class OptimizerConfig(draccus.ChoiceRegistry, abc.ABC):
+    """What every optimizer has; `grad_clip_norm` is applied by the training loop (0: no clipping)."""
+
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 10.0
+
+    @property
+    def type(self) -> str:
+        """The registered name."""
+        return self.get_choice_name(type(self))
+
+    @classmethod
+    def default_choice_name(cls) -> str:
+        """`--optimizer.lr=...` works without naming a type."""
+        return "adam"
+
+    @abc.abstractmethod
+    def build(self, params) -> torch.optim.Optimizer:
+        """Make the torch optimizer over parameters or parameter groups."""
+
+    def torch_arguments(self) -> dict[str, Any]:
+        """The fields that the torch constructor takes."""
+        return {k: v for k, v in asdict(self).items() if k != "grad_clip_norm"}
+
+
+@OptimizerConfig.register_subclass("adam")
+@dataclass
+class AdamConfig(OptimizerConfig):
+    """torch.optim.Adam."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def build(self, params) -> torch.optim.Optimizer:
+        return torch.optim.Adam(params, **self.torch_arguments())
+
+
+@OptimizerConfig.register_subclass("adamw")
+@dataclass
+class AdamWConfig(OptimizerConfig):
+    """torch.optim.AdamW."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+
+    def build(self, params) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(params, **self.torch_arguments())
+
+
+@OptimizerConfig.register_subclass("sgd")
+@dataclass
+class SGDConfig(OptimizerConfig):
+    """torch.optim.SGD."""
+
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+
+    def build(self, params) -> torch.optim.Optimizer:
+        return torch.optim.SGD(params, **self.torch_arguments())
+
+
+@OptimizerConfig.register_subclass("multi_adam")
+@dataclass
+class MultiAdamConfig(OptimizerConfig):
+    """One Adam per named parameter group; `optimizer_groups` overrides lr, betas, eps and weight_decay by name."""
+
+    optimizer_groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def build(self, params: dict[str, list]) -> dict[str, torch.optim.Optimizer]:
+        return {name: self._build_one(name, group) for name, group in params.items()}
+
+    def _build_one(self, name: str, group: list) -> torch.optim.Optimizer:
+        own = self.optimizer_groups.get(name, {})
+        return torch.optim.Adam(
+            group,
+            lr=own.get("lr", self.lr),
+            betas=tuple(own.get("betas", (0.9, 0.999))),
+            eps=own.get("eps", 1e-5),
+            weight_decay=own.get("weight_decay", self.weight_decay),
+        )
+
+
+def save_optimizer_state(optimizer, save_dir: Path) -> None:
+    """Write an optimizer (or one per sub-folder for a dict of them) as safetensors and JSON."""
+    save_dir = Path(save_dir)
+    if isinstance(optimizer, dict):
+        for name, one in optimizer.items():
+            (save_dir / name).mkdir(parents=True, exist_ok=True)
+            save_optimizer_state(one, save_dir / name)
+        return
+    state = optimizer.state_dict()
+    groups = state.pop("param_groups")
+    flat = {k: torch.as_tensor(v).contiguous() for k, v in flatten_dict(state).items()}
+    save_file(flat, save_dir / OPTIMIZER_STATE)
+    write_json(groups, save_dir / OPTIMIZER_PARAM_GROUPS)
+
+
+def load_optimizer_state(optimizer, save_dir: Path):
+    """Restore what `save_optimizer_state` wrote. Group settings unknown to this torch keep their current value."""
+    save_dir = Path(save_dir)
+    if isinstance(optimizer, dict):
+        return {name: load_optimizer_state(one, save_dir / name) for name, one in optimizer.items()}
+    current = optimizer.state_dict()["param_groups"]
+    saved = read_json(save_dir / OPTIMIZER_PARAM_GROUPS)
+    if [len(g["params"]) for g in saved] != [len(g["params"]) for g in current]:
+        raise ValueError(
+            f"{save_dir} holds an optimizer over parameter groups of {[len(g['params']) for g in saved]} tensors, "
+            f"the policy trains {[len(g['params']) for g in current]}: resume with the freezing flags of that run."
+        )
+    groups = [merge_known(new, old) for new, old in zip(current, saved, strict=True)]
+    state = unflatten_dict(load_file(save_dir / OPTIMIZER_STATE)).get("state", {})
+    optimizer.load_state_dict({"state": {int(k): v for k, v in state.items()}, "param_groups": groups})
+    return optimizer

@@ -1,0 +1,174 @@
+"""The base of every policy: a torch module that is saved to and loaded from a checkpoint folder."""
+
+from __future__ import annotations
+
+import abc
+import logging
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_model
+from torch import Tensor, nn
+
+from lerobot.common.constants import SAFETENSORS_SINGLE_FILE
+from lerobot.common.utils.hub import HubMixin, find_file
+from lerobot.configs.policies import PreTrainedConfig
+
+
+class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
+    """A policy: batch in, loss or actions out, both in normalized units (processors normalize outside).
+
+    Subclasses set `config_class` and `name`. Statistics that a legacy checkpoint carries inside its weights are not
+    part of the module: loading puts them into `legacy_stats`, from which the processors are made.
+    """
+
+    config_class: ClassVar[type[PreTrainedConfig]]
+    name: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        missing = [a for a in ("config_class", "name") if not getattr(cls, a, None)]
+        if missing:
+            raise TypeError(f"Class {cls.__name__} must define {' and '.join(missing)}.")
+
+    def __init__(self, config: PreTrainedConfig, *_args, **_kwargs):
+        super().__init__()
+        if not isinstance(config, PreTrainedConfig):
+            raise ValueError(
+                f"{type(self).__name__} needs a policy configuration (a PreTrainedConfig), "
+                f"got {type(config).__name__}; to load a checkpoint use {type(self).__name__}.from_pretrained."
+            )
+        self.config = config
+        self.legacy_stats: dict[str, dict[str, Tensor]] = {}
+
+    @abc.abstractmethod
+    def get_optim_params(self):
+        """Parameters, or parameter groups, for the optimizer."""
+
+    @abc.abstractmethod
+    def reset(self) -> None:
+        """Forget queued actions; called at the start of every episode."""
+
+    @abc.abstractmethod
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict | None]:
+        """Return the training loss and a dict of numbers to log."""
+
+    @abc.abstractmethod
+    def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
+        """Return the whole chunk `(B, T, A)`; the action queue is neither used nor changed."""
+
+    @abc.abstractmethod
+    def select_action(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
+        """Return the next action `(B, A)`, planning a new chunk when the queue is empty."""
+
+    def _save_pretrained(self, folder: Path) -> None:
+        self.config._save_pretrained(folder)
+        save_model(getattr(self, "module", self), str(folder / SAFETENSORS_SINGLE_FILE))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_name_or_path: str | Path,
+        *,
+        config: PreTrainedConfig | None = None,
+        strict: bool = False,
+        **kwargs,
+    ) -> PreTrainedPolicy:
+        """Load a checkpoint from a folder, the offline cache or the hub, in eval mode on `config.device`.
+
+        Weights that the policy needs and the file lacks are an error, never left at random values. Unknown tensors
+        are named in one warning (an error with `strict`). Raises FileNotFoundError and ValueError.
+        """
+        from lerobot.common.utils.hub import HUB_OPTIONS
+
+        hub = {k: kwargs.pop(k) for k in (*HUB_OPTIONS, "resume_download") if k in kwargs}
+        if config is None:
+            config = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)
+        weights = find_file(pretrained_name_or_path, SAFETENSORS_SINGLE_FILE, **hub)
+        policy = cls(cls.config_for_loading(config), **kwargs)
+        policy.config = config
+        policy.load_weights(weights, strict=strict)
+        return policy.to(config.device).eval()
+
+    @classmethod
+    def config_for_loading(cls, config: PreTrainedConfig) -> PreTrainedConfig:
+        """The configuration to build from when weights follow; overridden where building would fetch others first."""
+        return config
+
+    def load_weights(self, path: str | Path, strict: bool = False) -> None:
+        """Copy a safetensors file into this module.
+
+        Handles markers of compiled models (`_orig_mod.`), tensors that safetensors dropped because they shared memory,
+        and the statistics of legacy checkpoints. Raises ValueError listing missing (or, with `strict`, unexpected) keys.
+        """
+        from lerobot.common.processor.migration import statistics_from_legacy_state
+
+        state = self.rename_keys(read_state(path))
+        self.legacy_stats, state = statistics_from_legacy_state(state, self.config)
+        expected = self.state_dict()
+        _raise_on_shapes(path, expected, state)
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        missing = [k for k in missing if not self.may_be_missing(k)]
+        if missing:
+            raise ValueError(
+                f"{path} lacks {len(missing)} of {len(expected)} tensors of policy '{self.name}': "
+                f"{_some(missing)}. It was made for another architecture: check config.json beside it"
+                f"{f'; it has unknown ones: {_some(unexpected)}' if unexpected else ''}."
+            )
+        if unexpected:
+            message = f"{path} holds {len(unexpected)} tensors unknown to policy '{self.name}': {_some(unexpected)}"
+            if strict:
+                raise ValueError(message)
+            logging.warning("%s; they are ignored.", message)
+
+    def rename_keys(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Map the names of a weights file to those of this module; overridden where older layouts exist."""
+        return {k.replace("_orig_mod.", ""): v for k, v in state.items()}
+
+    def may_be_missing(self, key: str) -> bool:
+        """Whether a tensor may be absent from a checkpoint (for example a table that is computed)."""
+        return False
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Read a safetensors file, restoring names that were dropped because their memory was shared."""
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as f:
+            state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  not a dict
+            dropped = f.metadata() or {}
+    except SafetensorError as e:
+        raise ValueError(f"{path} is truncated or not a safetensors file ({e}); copy the checkpoint again.") from e
+    for name, kept in dropped.items():
+        if kept in state and name not in state:
+            state[name] = state[kept]
+    return state
+
+
+def _raise_on_shapes(path, expected: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    wrong = [
+        f"{k}: file {tuple(v.shape)}, policy {tuple(expected[k].shape)}"
+        for k, v in state.items()
+        if k in expected and v.shape != expected[k].shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"{path} has {len(wrong)} tensors of another shape: {_some(wrong)}. The configuration (flags --policy.*, "
+            "or the features of the dataset) differs from the one this checkpoint was trained with."
+        )
+
+
+def _some(names, most: int = 8) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def count_parameters(module: nn.Module, trainable: bool = False) -> int:
+    """Number of parameters, or of those that are trained."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """The device that a module's parameters are on."""
+    return next(module.parameters()).device

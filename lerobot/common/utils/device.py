@@ -1,0 +1,42 @@
+"""Choosing and checking the torch device."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+
+def is_torch_device_available(device: str) -> bool:
+    """Whether tensors can be put on `device` (`cpu`, `cuda`, `cuda:1`, `mps`) here. Raises ValueError for other names."""
+    kind = device.split(":")[0]
+    if kind == "cuda":
+        index = int(device.split(":")[1]) if ":" in device else 0
+        return torch.cuda.is_available() and index < torch.cuda.device_count()
+    if kind == "mps":
+        return torch.backends.mps.is_available()
+    if kind == "cpu":
+        return True
+    raise ValueError(f"Unknown device '{device}': expected cpu, cuda, cuda:<index> or mps.")
+
+
+def auto_select_torch_device() -> torch.device:
+    """The best device here: cuda, else mps, else cpu."""
+    return torch.device(next(d for d in ("cuda", "mps", "cpu") if is_torch_device_available(d)))
+
+
+def get_safe_torch_device(device: str, log: bool = False) -> torch.device:
+    """Return the torch device, or raise ValueError if it is not available here."""
+    if not is_torch_device_available(str(device)):
+        raise ValueError(
+            f"Device '{device}' is not available on this machine; use device '{auto_select_torch_device()}' "
+            "(flag --policy.device, or the override {'device_processor': {'device': ...}})."
+        )
+    if log:
+        logging.info("Using device %s", device)
+    return torch.device(device)
+
+
+def is_amp_available(device: str) -> bool:
+    """Whether torch.autocast is used on `device`."""
+    return str(device).split(":")[0] in ("cuda", "cpu")

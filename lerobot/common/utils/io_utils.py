@@ -1,0 +1,88 @@
+"""Small files: atomic writes, nested dictionaries."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: str | Path):
+    """Yield a temporary name beside `path`; on success it is flushed to disk and renamed, on failure removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        flush_to_disk(partial)
+        os.replace(partial, path)
+    except BaseException:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+        raise
+    flush_to_disk(path.parent)
+
+
+def flush_to_disk(path: Path) -> None:
+    """fsync a file or folder, and every file below a folder."""
+    targets = [path, *path.rglob("*")] if path.is_dir() else [path]
+    for target in targets:
+        if target.is_symlink():
+            continue
+        handle = os.open(target, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(data: Any, path: str | Path, indent: int = 4) -> None:
+    """Write JSON atomically; what JSON does not know (functions, devices) is written as null."""
+    write_text(json.dumps(data, indent=indent, ensure_ascii=False, default=lambda _: None), path)
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def flatten_dict(data: dict, parent: str = "", sep: str = "/") -> dict[str, Any]:
+    """{'a': {'b': 1}} -> {'a/b': 1}."""
+    flat = {}
+    for key, value in data.items():
+        name = f"{parent}{sep}{key}" if parent else str(key)
+        flat.update(flatten_dict(value, name, sep) if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def unflatten_dict(data: dict[str, Any], sep: str = "/") -> dict:
+    """{'a/b': 1} -> {'a': {'b': 1}}."""
+    nested: dict = {}
+    for key, value in data.items():
+        *parents, leaf = key.split(sep)
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[leaf] = value
+    return nested
+
+
+def merge_known(current: dict, saved: dict, skip: tuple[str, ...] = ()) -> dict:
+    """`current` with the values of `saved` for keys that both have, lists becoming tuples where `current` has them."""
+    merged = dict(current)
+    for key, value in saved.items():
+        if key in current and key not in skip:
+            merged[key] = tuple(value) if isinstance(current[key], tuple) else value
+    return merged
