@@ -1,0 +1,37 @@
+"""The one masked reduction that every policy's loss goes through."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def masked_mean(
+    values: Tensor, is_pad: Tensor | None, width: int | None = None, over_padding: bool = False
+) -> Tensor:
+    """Mean of elementwise losses over the entries that are data.
+
+    values: (B, T, D), or (B, T) with one number per step. is_pad: bool (B, T), true where a step only fills
+    the chunk; None when no step does. width: leading part of D that holds real action dimensions (None: all).
+    over_padding: divide the masked sum by the count of all entries, padding included, as LeRobot 0.4.4 does.
+    Returns a scalar (0 when nothing is valid). Padded entries get a gradient of exactly zero, even from NaN.
+    """
+    count = values.numel()
+    if width is not None:
+        values = values[..., :width]
+        count = count if over_padding else values.numel()
+    if is_pad is None:
+        return values.sum() / max(count, 1)
+    valid = _like(~is_pad, values)
+    total = torch.where(valid, values, 0).sum()
+    return total / (max(count, 1) if over_padding else valid.sum().clamp(min=1))
+
+
+def zero_padding(values: Tensor, is_pad: Tensor | None) -> Tensor:
+    """`values` (B, T, D) with padded steps set to zero, so that a NaN there reaches no gradient."""
+    return values if is_pad is None else torch.where(_like(is_pad, values), 0, values)
+
+
+def _like(mask: Tensor, values: Tensor) -> Tensor:
+    """Repeat a (B, T) mask over the trailing axes of `values`."""
+    return mask.view(*mask.shape, *[1] * (values.dim() - mask.dim())).expand_as(values)
