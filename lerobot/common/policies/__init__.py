@@ -1,0 +1,6 @@
+"""The policies; importing this package registers their configurations (and nothing heavy)."""
+
+from lerobot.common.policies.act.configuration_act import ACTConfig
+from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
+
+__all__ = ["ACTConfig", "SmolVLAConfig"]

@@ -30,11 +30,15 @@ def find_file(name_or_path: str | Path, filename: str, *, required: bool = True,
         path = folder / filename
         if path.is_file():
             return path
-        return _missing(required, f"'{filename}' is not in the folder '{folder}'. Files there: {_names(folder)}.")
+        return _missing(
+            required, f"'{filename}' is not in the folder '{folder}'. Files there: {_names(folder)}."
+        )
     if folder.is_file() and folder.name == filename:
         return folder
     if not _REPO_ID.match(str(name_or_path)):
-        return _missing(required, f"'{name_or_path}' is neither a folder nor a hub id (expected 'owner/name').")
+        return _missing(
+            required, f"'{name_or_path}' is neither a folder nor a hub id (expected 'owner/name')."
+        )
     options = {k: v for k, v in hub.items() if k in HUB_OPTIONS and v is not None}
     try:
         return Path(hf_hub_download(str(name_or_path), filename, **options))

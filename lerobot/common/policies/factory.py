@@ -1,0 +1,138 @@
+"""From a configuration to a policy with its features, and to its processors."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from pathlib import Path
+
+import lerobot.common.policies  # noqa: F401  registers every policy
+from lerobot.common.constants import (
+    ACTION,
+    POLICY_POSTPROCESSOR_DEFAULT_NAME,
+    POLICY_PREPROCESSOR_DEFAULT_NAME,
+    SAFETENSORS_SINGLE_FILE,
+)
+from lerobot.common.datasets.utils import dataset_to_policy_features
+from lerobot.common.policies.pretrained import PreTrainedPolicy, read_state
+from lerobot.common.utils.hub import HUB_OPTIONS, find_file
+from lerobot.configs.policies import PreTrainedConfig
+from lerobot.configs.types import FeatureType
+
+
+class UnknownPolicyError(ValueError, NotImplementedError):
+    """No policy is registered under this name."""
+
+
+def get_policy_class(name: str) -> type[PreTrainedPolicy]:
+    """The policy class of a registered type, imported on demand."""
+    config_class = _config_class(name)
+    module = importlib.import_module(config_class.__module__.replace("configuration_", "modeling_"))
+    return getattr(module, config_class.__name__.replace("Config", "Policy"))
+
+
+def make_policy_config(policy_type: str, **kwargs) -> PreTrainedConfig:
+    """A configuration of a registered type."""
+    return _config_class(policy_type)(**kwargs)
+
+
+def _config_class(name: str) -> type[PreTrainedConfig]:
+    known = PreTrainedConfig.get_known_choices()
+    if name not in known:
+        raise UnknownPolicyError(f"Policy type '{name}' is not available; known: {', '.join(sorted(known))}.")
+    return known[name]
+
+
+def make_policy(cfg: PreTrainedConfig, ds_meta=None, env_cfg=None, rename_map=None) -> PreTrainedPolicy:
+    """Build the policy of `cfg` for a dataset (training) or an environment, loading `cfg.pretrained_path` if set.
+
+    With a dataset, the features are the dataset's. With an environment and a checkpoint, the features are the
+    checkpoint's. Raises ValueError for features that the policy cannot use.
+    """
+    if (ds_meta is None) == (env_cfg is None):
+        raise ValueError("make_policy needs exactly one of ds_meta and env_cfg.")
+    if ds_meta is not None:
+        set_features(cfg, dataset_to_policy_features(ds_meta.features), rename_map)
+    elif not cfg.pretrained_path:
+        from lerobot.common.envs.utils import env_to_policy_features
+
+        set_features(cfg, env_to_policy_features(env_cfg))
+    policy_class = get_policy_class(cfg.type)
+    if cfg.pretrained_path:
+        policy = policy_class.from_pretrained(cfg.pretrained_path, config=cfg)
+    else:
+        prepare = getattr(policy_class, "validate_from_scratch", None)
+        if prepare is not None:
+            prepare(cfg)
+        policy = policy_class(cfg)
+    return policy.to(cfg.device)
+
+
+def set_features(cfg: PreTrainedConfig, features: dict, rename_map: dict[str, str] | None = None) -> None:
+    """Fill `input_features` and `output_features` of `cfg` from policy features, in their order."""
+    names = rename_map or {}
+    cfg.output_features = {k: f for k, f in features.items() if f.type is FeatureType.ACTION}
+    cfg.input_features = {names.get(k, k): f for k, f in features.items() if f.type is not FeatureType.ACTION}
+    if ACTION not in cfg.output_features:
+        raise ValueError(f"There is no feature '{ACTION}' to learn; features found: {', '.join(features)}.")
+
+
+def make_pre_post_processors(
+    policy_cfg: PreTrainedConfig,
+    pretrained_path: str | Path | None = None,
+    *,
+    preprocessor_config_filename: str = f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json",
+    postprocessor_config_filename: str = f"{POLICY_POSTPROCESSOR_DEFAULT_NAME}.json",
+    preprocessor_overrides: dict | None = None,
+    postprocessor_overrides: dict | None = None,
+    dataset_stats: dict | None = None,
+    **kwargs,
+):
+    """Return (preprocessor, postprocessor): loaded from a checkpoint, or built from the configuration and statistics.
+
+    A checkpoint of a legacy layout has no processor files; its processors are built from the statistics inside its
+    weights. Overrides are keyed by registered step name. With `pretrained_path`, `dataset_stats` is ignored.
+    """
+    if pretrained_path is None:
+        return _build(policy_cfg, dataset_stats)
+    hub = {k: v for k, v in kwargs.items() if k in HUB_OPTIONS}
+    if find_file(pretrained_path, preprocessor_config_filename, required=False, **hub) is None:
+        return _build(policy_cfg, _statistics_in_weights(policy_cfg, pretrained_path, hub))
+    from lerobot.common.processor import PolicyProcessorPipeline
+    from lerobot.common.processor.converters import policy_action_to_transition, transition_to_policy_action
+
+    device = {"device_processor": {"device": policy_cfg.device}}
+    preprocessor = PolicyProcessorPipeline.from_pretrained(
+        pretrained_path,
+        config_filename=preprocessor_config_filename,
+        overrides={**device, **(preprocessor_overrides or {})},
+        **hub,
+    )
+    postprocessor = PolicyProcessorPipeline.from_pretrained(
+        pretrained_path,
+        config_filename=postprocessor_config_filename,
+        overrides=postprocessor_overrides or {},
+        to_transition=policy_action_to_transition,
+        to_output=transition_to_policy_action,
+        **hub,
+    )
+    return preprocessor, postprocessor
+
+
+def _build(cfg: PreTrainedConfig, stats: dict | None):
+    module = importlib.import_module(type(cfg).__module__.replace("configuration_", "processor_"))
+    name = module.__name__.rpartition("processor_")[2]
+    return getattr(module, f"make_{name}_pre_post_processors")(cfg, stats)
+
+
+def _statistics_in_weights(cfg: PreTrainedConfig, path: str | Path, hub: dict) -> dict:
+    from lerobot.common.processor.migration import statistics_from_legacy_state
+
+    stats, _ = statistics_from_legacy_state(read_state(find_file(path, SAFETENSORS_SINGLE_FILE, **hub)), cfg)
+    if not stats:
+        raise FileNotFoundError(
+            f"'{path}' has neither {POLICY_PREPROCESSOR_DEFAULT_NAME}.json nor statistics inside its weights, so it is "
+            "unknown how its inputs are normalized. Copy the processor files of the checkpoint beside its weights."
+        )
+    logging.info("'%s' keeps its statistics inside the weights; processors are made from them.", path)
+    return stats

@@ -1,0 +1,60 @@
+"""Configuration groups that several commands share."""
+
+from dataclasses import dataclass, field
+
+from lerobot.common.datasets.transforms import ImageTransformsConfig
+
+
+@dataclass
+class DatasetConfig:
+    """Which dataset, and how it is read."""
+
+    repo_id: str | None = None  # hub id, or any name when root is given
+    root: str | None = None  # folder of the dataset; empty: HF_LEROBOT_HOME/<repo_id>
+    episodes: list[int] | None = None  # train on these episodes only
+    image_transforms: ImageTransformsConfig = field(default_factory=ImageTransformsConfig)
+    revision: str | None = None  # branch, tag or commit on the hub
+    use_imagenet_stats: bool = True  # camera mean and std of ImageNet instead of the dataset's
+    video_backend: str = "pyav"  # pyav
+    # decode every video once, resized to --policy.image_size, into a memory-mapped store (needs image_size)
+    frame_store: bool = False
+    eval_split: float = 0.0  # fraction of the episodes (the last ones) held out of training
+
+    def __post_init__(self):
+        if self.repo_id is None and self.root is None:
+            raise ValueError("No dataset given: set --dataset.root=FOLDER or --dataset.repo_id=NAME.")
+        if not 0.0 <= self.eval_split < 1.0:
+            raise ValueError(f"--dataset.eval_split={self.eval_split}: expected a fraction in [0, 1).")
+        if self.video_backend not in ("pyav", "torchcodec", "video_reader"):
+            raise ValueError(f"--dataset.video_backend={self.video_backend}: expected pyav.")
+        if self.episodes is not None and (
+            len(set(self.episodes)) < len(self.episodes) or min(self.episodes, default=0) < 0
+        ):
+            raise ValueError(f"--dataset.episodes={self.episodes}: expected distinct numbers >= 0.")
+
+
+@dataclass
+class WandBConfig:
+    """Weights & Biases."""
+
+    enable: bool = False  # log to Weights & Biases (extra: wandb)
+    disable_artifact: bool = False  # do not upload checkpoints
+    project: str = "lerobot"
+    entity: str | None = None
+    notes: str | None = None
+    run_id: str | None = None
+    mode: str | None = None  # online, offline or disabled
+
+
+@dataclass
+class EvalConfig:
+    """Evaluation in an environment."""
+
+    n_episodes: int = 50  # episodes to run
+    batch_size: int = 0  # environments side by side; 0: chosen from the number of cores
+    use_async_envs: bool = False  # environments (or whole episodes, on a CPU) in processes of their own
+
+    def __post_init__(self):
+        if self.n_episodes < 1:
+            raise ValueError(f"--eval.n_episodes={self.n_episodes}: expected at least 1.")
+        self.batch_size = min(self.batch_size, self.n_episodes)

@@ -1,0 +1,423 @@
+"""The command line: `--a.b=value` flags over a config file over a preset over the defaults, decoded into a dataclass.
+
+Layers are plain nested dicts that are merged leaf by leaf, then decoded once by draccus. Values are read as JSON with
+the friendly spellings that people type (`True`, `none`, `1_000`); text fields take the value as it stands.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import inspect
+import json
+import logging
+import pkgutil
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import draccus
+from draccus.utils import DraccusException
+
+PATH_KEY = "path"
+PLUGIN_DISCOVERY_SUFFIX = "discover_packages_path"
+PRESETS_DIR = Path(__file__).parent / "presets"
+_SPELLINGS = {"true": True, "false": False, "none": None, "null": None, "yes": True, "no": False}
+
+
+class PluginLoadError(Exception):
+    """A package named by `--*.discover_packages_path` could not be imported."""
+
+
+# --- the flags of a dataclass -------------------------------------------------------------------------------------
+
+
+def flags_of(cls: type, prefix: str = "") -> dict[str, set]:
+    """Every flag of a dataclass (nested ones dotted, all registered choices together) with its possible types."""
+    hints = typing.get_type_hints(cls)
+    flags: dict[str, set] = {}
+    for f in dataclasses.fields(cls):
+        if not f.init:
+            continue
+        for option in _members(hints[f.name]):
+            for name, kinds in _flags_of_type(option, prefix + f.name).items():
+                flags.setdefault(name, set()).update(kinds)
+    return flags
+
+
+def _flags_of_type(option: Any, name: str) -> dict[str, set]:
+    if not dataclasses.is_dataclass(option):
+        return {name: {option}}
+    found: dict[str, set] = {name: {option}}
+    if issubclass(option, draccus.ChoiceRegistry):
+        found[f"{name}.type"] = {str}
+        found[f"{name}.{PATH_KEY}"] = {str}
+        for choice in option.get_known_choices().values():
+            for flag, kinds in flags_of(choice, name + ".").items():
+                found.setdefault(flag, set()).update(kinds)
+        return found
+    return {**found, **flags_of(option, name + ".")}
+
+
+def _members(hint: Any) -> tuple:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def read_value(text: str, kinds: set) -> Any:
+    """Read one value as typed on a command line; `kinds` are the types that its flag can have."""
+    takes_text = bool(kinds & {str, Path})
+    if text.lower() in ("null",) and type(None) in kinds:
+        return None
+    if takes_text:
+        return text
+    if text.lower() in _SPELLINGS:
+        return _SPELLINGS[text.lower()]
+    try:
+        return json.loads(text.replace("_", "") if text.replace("_", "").isdigit() else text)
+    except json.JSONDecodeError:
+        return text
+
+
+# --- arguments to nested dicts ------------------------------------------------------------------------------------
+
+
+def split_arguments(argv: list[str]) -> list[tuple[str, str]]:
+    """[`--a=1`, `--b`, `2`, `--c`] -> [(a, 1), (b, 2), (c, true)]. Raises ValueError for anything else."""
+    pairs, rest = [], list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) < 3:
+            raise ValueError(f"Unexpected argument '{word}': flags are written --name=value.")
+        name, given, value = word[2:].partition("=")
+        if not given:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        pairs.append((name, value))
+    return pairs
+
+
+def to_nested(cls: type, pairs: list[tuple[str, str]], prefix: str = "") -> dict[str, Any]:
+    """Turn flag values into a nested dict; an unknown flag is a ValueError that names the nearest one."""
+    flags = flags_of(cls)
+    nested: dict[str, Any] = {}
+    for name, text in pairs:
+        if name not in flags:
+            raise ValueError(unknown_flag(prefix + name, [prefix + f for f in flags]))
+        inner = nested
+        *parents, leaf = name.split(".")
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[leaf] = read_value(text, flags[name])
+    return nested
+
+
+def unknown_flag(name: str, known: list[str]) -> str:
+    """The message for a flag that does not exist."""
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    if not near:
+        tail = name.rsplit(".", 1)[-1]
+        near = [k for k in known if k.rsplit(".", 1)[-1] == tail][:2]
+    hint = f" Did you mean {' or '.join('--' + n for n in near)}?" if near else " See --help for all flags."
+    return f"Unknown flag --{name}.{hint}"
+
+
+def overrides_to_dict(cls: type, overrides: list[str]) -> dict[str, Any]:
+    """Nested dict of `--field=value` strings that address `cls` itself."""
+    return to_nested(cls, split_arguments(overrides), prefix="policy.")
+
+
+def merge(base: dict, over: dict) -> dict:
+    """`base` with the leaves of `over` on top; a dict meets a dict key by key, anything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = merge(merged[key], value) if both and key not in REPLACED_WHOLE else value
+    return merged
+
+
+# Maps that are data, not structure: a new value replaces the old one as a whole.
+REPLACED_WHOLE = {"input_features", "output_features", "normalization_mapping", "rename_map", "tfs"}
+
+
+def decode(cls: type, raw: dict, where: str = "command line") -> Any:
+    """Decode a nested dict into a dataclass; ValueError says which field of what could not be read."""
+    try:
+        return draccus.decode(cls, raw)
+    except DraccusException as e:
+        raise ValueError(f"{where}: {' '.join(str(e).split())}") from e
+
+
+# --- the whole command line ---------------------------------------------------------------------------------------
+
+
+def parse(cls: type, argv: list[str]) -> Any:
+    """Fill dataclass `cls` from a command line, a config file, a preset and a checkpoint, in this order of precedence.
+
+    Raises ValueError or FileNotFoundError with one message; `--help` prints the flags and exits.
+    """
+    if {"-h", "--help"} & set(argv):
+        print(help_text(cls))
+        raise SystemExit(0)
+    argv = load_plugins(argv)
+    pairs = split_arguments(argv)
+    given = dict(pairs)
+    typed = to_nested(cls, [(k, v) for k, v in pairs if k != "config_path"])
+    _refuse_absent_device(given)
+    below = read_preset(given["preset"]) if given.get("preset") else {}
+    find_config = getattr(cls, "resume_config_path", lambda _: None)
+    if config_path := given.get("config_path") or find_config(given):
+        below = merge(below, read_config_file(cls, config_path))
+    if policy := policy_layer(typed, below):
+        below["policy"] = policy
+    raw = merge(below, typed)
+    if "policy" in raw:
+        raw["policy"].pop(PATH_KEY, None)
+    config = decode(cls, raw)
+    _remember(config, given)
+    return config
+
+
+def policy_layer(typed: dict, below: dict) -> dict:
+    """The policy's configuration from `--policy.path` (empty without one); it replaces the one of preset or file."""
+    policy = typed.get("policy") or {}
+    path, kind, present = policy.get(PATH_KEY), policy.get("type"), (below.get("policy") or {}).get("type")
+    if path is None:
+        if kind and present and kind != present:
+            raise ValueError(
+                f"--policy.type={kind} does not fit the preset or config file, which is for '{present}'."
+            )
+        return {}
+    if kind is not None:
+        raise ValueError("Give --policy.path (a checkpoint) or --policy.type (from zero), not both.")
+    from lerobot.configs.policies import PreTrainedConfig, drop_unknown, read_policy_config
+
+    raw = read_policy_config(path)
+    chosen = PreTrainedConfig._class_of(raw, path)
+    known = drop_unknown(chosen, raw, f"config.json of {path}")
+    return {**known, "type": raw["type"], "pretrained_path": str(path)}
+
+
+def read_preset(name: str) -> dict:
+    """A JSON file of `lerobot/configs/presets`, by name or by path."""
+    path = Path(name) if name.endswith(".json") else PRESETS_DIR / f"{name}.json"
+    if not path.is_file():
+        known = sorted(p.stem for p in PRESETS_DIR.glob("*.json"))
+        raise FileNotFoundError(f"--preset={name}: no such preset. Known: {', '.join(known)}.")
+    return json.loads(path.read_text())
+
+
+def read_config_file(cls: type, path: str) -> dict:
+    """A train_config.json (or the checkpoint folder that holds it); unknown fields are dropped with one warning."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        folders = [file, file / "pretrained_model"]
+        file = next((f / "train_config.json" for f in folders if (f / "train_config.json").is_file()), file)
+    if not file.is_file():
+        raise FileNotFoundError(f"--config_path={path}: no such file, and no train_config.json below it.")
+    try:
+        raw = json.loads(file.read_text())
+    except json.JSONDecodeError as e:
+        raise ValueError(f"--config_path={path} is not valid JSON: {e}.") from e
+    if "env_eval_freq" in raw:
+        raw.setdefault("eval_freq", raw.pop("env_eval_freq"))
+    dropped: list[str] = []
+    kept = _known_only(cls, raw, "", dropped)
+    if dropped:
+        logging.warning("%s: unknown fields are ignored: %s", file, ", ".join(dropped))
+    return kept
+
+
+def _known_only(cls: type, raw: dict, prefix: str, dropped: list[str]) -> dict:
+    hints, kept = typing.get_type_hints(cls), {}
+    if issubclass(cls, draccus.ChoiceRegistry):
+        kept = {"type": raw["type"]} if "type" in raw else {}
+    for key, value in raw.items():
+        if key in kept:
+            continue
+        if key not in hints:
+            dropped.append(prefix + key)
+            continue
+        inner = next((m for m in _members(hints[key]) if dataclasses.is_dataclass(m)), None)
+        if inner is not None and isinstance(value, dict):
+            if issubclass(inner, draccus.ChoiceRegistry) and value.get("type") in inner.get_known_choices():
+                inner = inner.get_known_choices()[value["type"]]
+            value = _known_only(inner, value, f"{prefix}{key}.", dropped)
+        kept[key] = value
+    return kept
+
+
+def _refuse_absent_device(given: dict[str, str]) -> None:
+    device = given.get("policy.device")
+    if device and device != "null":
+        from lerobot.common.utils.device import get_safe_torch_device
+
+        get_safe_torch_device(device)
+
+
+def _remember(config: Any, given: dict[str, str]) -> None:
+    """Keep what was typed: validation needs to tell a typed value from a default."""
+    if dataclasses.is_dataclass(config):
+        config.typed_flags = dict(given)
+
+
+# --- help ---------------------------------------------------------------------------------------------------------
+
+
+def help_text(cls: type) -> str:
+    """One line per flag: name, type, default and the comment that stands beside the field."""
+    lines = [
+        (inspect.getdoc(cls) or "").split("\n\n")[0],
+        "",
+        "  --config_path=FILE  --preset=NAME  --policy.path=CHECKPOINT",
+        "",
+    ]
+    rows = list(_help_rows(cls, ""))
+    width = min(48, max(len(name) + len(default) for name, default, _ in rows) + 3)
+    lines += [
+        f"  {'--' + name + '=' + default:<{width}}  {comment}".rstrip() for name, default, comment in rows
+    ]
+    return "\n".join(lines)
+
+
+def _help_rows(cls: type, prefix: str):
+    hints, comments = typing.get_type_hints(cls), field_comments(cls)
+    for f in dataclasses.fields(cls):
+        options = [o for o in _members(hints[f.name]) if dataclasses.is_dataclass(o)]
+        if not options:
+            yield prefix + f.name, _default_text(f), comments.get(f.name, "")
+            continue
+        for option in options:
+            if issubclass(option, draccus.ChoiceRegistry):
+                choices = option.get_known_choices()
+                yield f"{prefix}{f.name}.type", "|".join(choices), comments.get(f.name, "")
+                for name, choice in choices.items():
+                    for row in _help_rows(choice, f"{prefix}{f.name}."):
+                        yield row[0], row[1], f"[{name}] {row[2]}".rstrip()
+            else:
+                yield from _help_rows(option, f"{prefix}{f.name}.")
+
+
+def _default_text(f: dataclasses.Field) -> str:
+    if f.default is not dataclasses.MISSING:
+        return json.dumps(f.default, default=str)
+    if f.default_factory is not dataclasses.MISSING:
+        return json.dumps(draccus.encode(f.default_factory()), default=str)
+    return "(required)"
+
+
+def field_comments(cls: type) -> dict[str, str]:
+    """The comment beside (or above) each field of a dataclass, base classes included."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        above = ""
+        for line in inspect.getsource(base).splitlines():
+            text, _, comment = line.partition("  # ")
+            name = text.strip().split(":")[0]
+            if line.strip().startswith("# "):
+                above = f"{above} {line.strip()[2:]}".strip()
+                continue
+            if name.isidentifier() and ":" in text:
+                found[name] = comment.strip() or above or found.get(name, "")
+            above = ""
+    return found
+
+
+# --- entry points and plugins -------------------------------------------------------------------------------------
+
+
+def wrap():
+    """Decorate an entry point: its first parameter's dataclass is filled from the command line when it is called
+    without arguments; called with a config object it is an ordinary function."""
+
+    def decorate(fn):
+        cls = next(iter(inspect.signature(fn).parameters.values())).annotation
+
+        @functools.wraps(fn)
+        def wrapper(*args, **kwargs):
+            if args and isinstance(args[0], cls):
+                return fn(*args, **kwargs)
+            return fn(parse(cls, sys.argv[1:]), *args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+def load_plugins(argv: list[str]) -> list[str]:
+    """Import the packages named by `--*.discover_packages_path=NAME` and return the other arguments."""
+    rest = []
+    for word in argv:
+        name, given, value = word.partition("=")
+        if not (given and name.endswith(PLUGIN_DISCOVERY_SUFFIX)):
+            rest.append(word)
+            continue
+        load_plugin(value)
+    return rest
+
+
+def load_plugin(name: str) -> None:
+    """Import a package and its direct sub-modules, so that what they register is known to the command line."""
+    try:
+        package = importlib.import_module(name)
+        for module in pkgutil.iter_modules(getattr(package, "__path__", []), name + "."):
+            importlib.import_module(module.name)
+    except ImportError as e:
+        raise PluginLoadError(f"Package '{name}' could not be imported: {e}") from e
+
+
+def parse_arg(name: str, args: list[str] | None = None) -> str | None:
+    """The value of `--name` on the command line, or None."""
+    words = sys.argv[1:] if args is None else list(args)
+    for i, word in enumerate(words):
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+        if word == f"--{name}" and i + 1 < len(words):
+            return words[i + 1]
+    return None
+
+
+def get_path_arg(field_name: str, args: list[str] | None = None) -> str | None:
+    """The value of `--<field>.path`."""
+    return parse_arg(f"{field_name}.{PATH_KEY}", args)
+
+
+def get_type_arg(field_name: str, args: list[str] | None = None) -> str | None:
+    """The value of `--<field>.type`."""
+    return parse_arg(f"{field_name}.type", args)
+
+
+def get_cli_overrides(field_name: str, args: list[str] | None = None) -> list[str]:
+    """`--<field>.x=v` arguments as `--x=v`, without the type and path selectors."""
+    start = f"--{field_name}."
+    words = sys.argv[1:] if args is None else args
+    own = [w for w in words if w.startswith(start)]
+    return ["--" + w[len(start) :] for w in own if not w[len(start) :].startswith(("type=", "path="))]
+
+
+def filter_arg(field_to_filter: str, args: list[str] | None = None) -> list[str]:
+    """The arguments without `--<field>=...`."""
+    return [w for w in args or [] if not w.startswith(f"--{field_to_filter}=")]
+
+
+def filter_path_args(fields_to_filter: str | list[str], args: list[str] | None = None) -> list[str]:
+    """The arguments without those of fields that are given by a path; a type beside a path is a ValueError."""
+    names = [fields_to_filter] if isinstance(fields_to_filter, str) else fields_to_filter
+    args = list(args or [])
+    for name in names:
+        if get_path_arg(name, args) is None:
+            continue
+        if get_type_arg(name, args) is not None:
+            raise ValueError(f"Give --{name}.{PATH_KEY} or --{name}.type, not both.")
+        args = [w for w in args if not w.startswith(f"--{name}.")]
+    return args
+
+
+def parse_plugin_args(suffix: str, args: list[str]) -> dict[str, str]:
+    """Arguments whose name ends in `suffix`, as a dict."""
+    pairs = (w.partition("=") for w in args)
+    return {name.lstrip("-"): value for name, given, value in pairs if given and name.endswith(suffix)}

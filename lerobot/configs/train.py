@@ -1,0 +1,169 @@
+"""The configuration of a training run."""
+
+import datetime as dt
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import draccus
+
+from lerobot.common.constants import (
+    CHECKPOINTS_DIR,
+    LAST_CHECKPOINT_LINK,
+    PRETRAINED_MODEL_DIR,
+    TRAIN_CONFIG_NAME,
+)
+from lerobot.common.envs.configs import EnvConfig
+from lerobot.common.optim.optimizers import OptimizerConfig
+from lerobot.common.optim.schedulers import LRSchedulerConfig
+from lerobot.common.utils.io_utils import write_json
+from lerobot.configs.default import DatasetConfig, EvalConfig, WandBConfig
+from lerobot.configs.policies import PreTrainedConfig
+
+
+@dataclass
+class TrainPipelineConfig:
+    """Train a policy on a LeRobotDataset."""
+
+    dataset: DatasetConfig
+    policy: PreTrainedConfig | None = None  # which policy
+    env: EnvConfig | None = None  # evaluate in this environment every eval_freq steps
+    preset: str | None = None  # settings of lerobot/configs/presets/<name>.json below the other flags
+    output_dir: Path | None = None  # empty: outputs/train/<date>/<time>_<job_name>
+    job_name: str | None = None
+    resume: bool = False  # continue the run of --config_path or --output_dir
+    seed: int | None = 1000
+    cudnn_deterministic: bool = False
+    num_workers: int = 4  # processes that load data; 0: load in the training process
+    prefetch_factor: int = 2  # batches that each worker prepares ahead
+    persistent_workers: bool = True  # keep workers between epochs
+    batch_size: int = 8
+    steps: int = 100_000
+    eval_freq: int = 20_000  # steps between evaluations in env; 0: never
+    log_freq: int = 200  # steps between log lines; 0: never
+    save_checkpoint: bool = True
+    save_freq: int = 20_000  # steps between checkpoints; 0: only the last
+    tolerance_s: float = 1e-4  # how far a video frame may be from its timestamp, in seconds
+    rename_map: dict[str, str] = field(default_factory=dict)  # dataset camera key -> key of the checkpoint
+    use_policy_training_preset: bool = True  # optimizer and scheduler as the policy says
+    optimizer: OptimizerConfig | None = None
+    scheduler: LRSchedulerConfig | None = None
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    wandb: WandBConfig = field(default_factory=WandBConfig)
+    smoke: bool = False  # 20 steps, save, resume, predict: does everything work?
+
+    def __post_init__(self):
+        self.checkpoint_path: Path | None = None
+        self.typed_flags: dict[str, str] = {}
+
+    def validate(self) -> None:
+        """Check and complete the configuration; raises ValueError, FileNotFoundError or FileExistsError."""
+        if self.resume:
+            self._find_checkpoint()
+        if self.policy is None:
+            raise ValueError(
+                "No policy given: set --policy.type=smolvla (from zero) or --policy.path=CHECKPOINT."
+            )
+        self.job_name = self.job_name or (
+            f"{self.env.type}_{self.policy.type}" if self.env else self.policy.type
+        )
+        self._set_output_dir()
+        self._check_numbers()
+        self._set_optimizer()
+        if self.policy.push_to_hub and not self.policy.repo_id:
+            raise ValueError("--policy.push_to_hub=true needs --policy.repo_id=OWNER/NAME.")
+
+    def _find_checkpoint(self) -> None:
+        typed = self.typed_flags.get("config_path")
+        config_file = Path(typed) if typed else last_train_config(self.output_dir)
+        folder = config_file if config_file.is_dir() else config_file.parent
+        if not (folder / TRAIN_CONFIG_NAME).is_file():
+            folder = folder / PRETRAINED_MODEL_DIR
+        if not (folder / TRAIN_CONFIG_NAME).is_file():
+            raise FileNotFoundError(
+                f"--resume=true: no {TRAIN_CONFIG_NAME} at '{config_file}'. Give --output_dir=RUN or "
+                f"--config_path=RUN/{CHECKPOINTS_DIR}/{LAST_CHECKPOINT_LINK}/{PRETRAINED_MODEL_DIR}/{TRAIN_CONFIG_NAME}."
+            )
+        self.checkpoint_path = folder.resolve().parent
+        self.policy.pretrained_path = str(folder.resolve())
+
+    def _set_output_dir(self) -> None:
+        if self.output_dir is None:
+            now = dt.datetime.now()
+            self.output_dir = Path("outputs/train") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}_{self.job_name}"
+        self.output_dir = Path(self.output_dir)
+        if not self.resume and self.output_dir.exists():
+            raise FileExistsError(
+                f"--output_dir={self.output_dir} exists already. Choose another folder, or add --resume=true to continue it."
+            )
+
+    def _check_numbers(self) -> None:
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("num_workers", 0),
+            ("save_freq", 0),
+            ("log_freq", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name}={getattr(self, name)}: expected at least {least}.")
+        if self.dataset.frame_store and self.policy.image_size is None:
+            raise ValueError("--dataset.frame_store=true needs --policy.image_size=[height,width].")
+        if self.dataset.frame_store and self.dataset.image_transforms.enable:
+            logging.info("Augmentation acts on the stored, resized frames.")
+
+    def _set_optimizer(self) -> None:
+        if not self.use_policy_training_preset:
+            if self.optimizer is None or self.scheduler is None:
+                raise ValueError(
+                    "--use_policy_training_preset=false needs --optimizer.type and --scheduler.type."
+                )
+            return
+        typed = [f for f in self.typed_flags if f.startswith(("optimizer.", "scheduler."))]
+        if typed and not self.resume:
+            raise ValueError(
+                f"--{typed[0]} has no effect: the policy's preset sets optimizer and scheduler. Use the "
+                "--policy.optimizer_* / --policy.scheduler_* flags, or add --use_policy_training_preset=false."
+            )
+        if not self.resume:
+            self.optimizer = self.policy.get_optimizer_preset()
+            self.scheduler = self.policy.get_scheduler_preset()
+
+    @classmethod
+    def resume_config_path(cls, given: dict[str, str]) -> str | None:
+        """The config file to load when only `--resume=true --output_dir=RUN` was typed."""
+        if (
+            given.get("resume", "false").lower() != "true"
+            or "config_path" in given
+            or "output_dir" not in given
+        ):
+            return None
+        return str(last_train_config(Path(given["output_dir"])))
+
+    def to_dict(self) -> dict:
+        """JSON-ready form."""
+        return draccus.encode(self)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write train_config.json."""
+        write_json(self.to_dict(), Path(folder) / TRAIN_CONFIG_NAME)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, cli_args: list[str] | None = None, **_
+    ) -> "TrainPipelineConfig":
+        """Read a train_config.json (file, checkpoint folder or hub id), with `--field=value` arguments on top."""
+        from lerobot.common.utils.hub import find_file
+        from lerobot.configs import parser
+
+        file = path if Path(path).exists() else find_file(path, TRAIN_CONFIG_NAME)
+        return parser.parse(cls, [f"--config_path={file}", *(cli_args or [])])
+
+
+def last_train_config(output_dir: str | Path | None) -> Path:
+    """Where the newest checkpoint of a run keeps its configuration."""
+    if output_dir is None:
+        raise ValueError("--resume=true needs --output_dir=RUN or --config_path=RUN/checkpoints/last/...")
+    return (
+        Path(output_dir) / CHECKPOINTS_DIR / LAST_CHECKPOINT_LINK / PRETRAINED_MODEL_DIR / TRAIN_CONFIG_NAME
+    )
