@@ -1,0 +1,36 @@
+"""Batches: frames gathered together, usable one by one or as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+class FrameBatch(Sequence):
+    """B frames gathered at once: `batch` as tensors (B, ...) and lists of B texts; `self[i]` is the i-th
+    item.
+    """
+
+    def __init__(self, batch: dict[str, Any], size: int):
+        self.batch, self._size = batch, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -self._size <= index < self._size:
+            raise IndexError(index)  # ends iteration
+        return {key: value[index] for key, value in self.batch.items()}
+
+
+def collate(items: FrameBatch | Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`collate_fn` of a DataLoader: a `FrameBatch` as it is, other items stacked; texts become lists."""
+    if isinstance(items, FrameBatch):
+        return items.batch
+    batch = {}
+    for key in items[0]:
+        values = [item[key] for item in items]
+        batch[key] = values if isinstance(values[0], str) else torch.utils.data.default_collate(values)
+    return batch

@@ -1,0 +1,173 @@
+"""Statistics of episodes and of datasets (the v2.1 rules: population std, pictures sampled and strided)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def estimate_num_samples(
+    num_frames: int, min_samples: int = 100, max_samples: int = 10_000, power: float = 0.75
+) -> int:
+    """How many pictures of an episode enter its statistics."""
+    return max(min(min_samples, num_frames), min(int(num_frames**power), max_samples))
+
+
+def sample_indices(num_frames: int) -> list[int]:
+    """The evenly spread frame numbers that enter the picture statistics of an episode."""
+    return np.round(np.linspace(0, num_frames - 1, estimate_num_samples(num_frames))).astype(int).tolist()
+
+
+def downsample_stride(height: int, width: int, max_size_threshold: int = 300, target_size: int = 150) -> int:
+    """Statistics read every n-th pixel of each axis; n keeps the longer side at or above 150 pixels."""
+    if max(height, width) < max_size_threshold:
+        return 1
+    return int(width / target_size) if width > height else int(height / target_size)
+
+
+def auto_downsample_height_width(image: np.ndarray) -> np.ndarray:
+    """(C, H, W) -> the strided view that enters the statistics."""
+    stride = downsample_stride(*image.shape[1:])
+    return image[:, ::stride, ::stride]
+
+
+def load_image_as_numpy(path: str | Path) -> np.ndarray:
+    """Read a picture file as uint8 RGB (C, H, W)."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise OSError(f"'{path}' is not a picture that can be read.")
+    return image.transpose(2, 0, 1)
+
+
+def sample_images(paths: Sequence[str | Path]) -> np.ndarray:
+    """The pictures of an episode that enter its statistics, uint8 (N, C, h, w)."""
+    chosen = [auto_downsample_height_width(load_image_as_numpy(paths[i])) for i in sample_indices(len(paths))]
+    return np.stack(chosen)
+
+
+def get_feature_stats(
+    array: np.ndarray, axis: tuple[int, ...] | int, keepdims: bool
+) -> dict[str, np.ndarray]:
+    """min, max, mean, population std over `axis`, and the number of entries of axis 0."""
+    return {
+        "min": np.min(array, axis=axis, keepdims=keepdims),
+        "max": np.max(array, axis=axis, keepdims=keepdims),
+        "mean": np.mean(array, axis=axis, keepdims=keepdims),
+        "std": np.std(array, axis=axis, keepdims=keepdims),
+        "count": np.array([len(array)]),
+    }
+
+
+class PictureHistograms:
+    """Colour histograms of every frame of one camera, from which the statistics of the sampled frames follow
+    exactly.
+
+    Which frames are sampled depends on the length of the episode, known only at its end; a histogram per
+    frame (3 x 256 counts) is all that has to be kept until then.
+    """
+
+    def __init__(self):
+        self._frames: list[np.ndarray] = []
+
+    def add(self, image: np.ndarray) -> None:
+        """Count one uint8 (H, W, C) picture."""
+        stride = downsample_stride(*image.shape[:2])
+        small = image[::stride, ::stride]
+        counts = [np.bincount(small[..., c].ravel(), minlength=256) for c in range(small.shape[2])]
+        self._frames.append(np.array(counts, dtype=np.uint32))
+
+    def stats(self) -> dict[str, np.ndarray]:
+        """Statistics over the sampled frames, values scaled to [0, 1], shape (C, 1, 1)."""
+        chosen = sample_indices(len(self._frames))
+        counts = np.sum([self._frames[i] for i in chosen], axis=0, dtype=np.int64)  # (C, 256)
+        values = np.arange(256)
+        total, sums, squares = counts.sum(axis=1), counts @ values, counts @ values**2
+        # Integers until the last step: the variance is exact, without cancellation.
+        variance = np.array(
+            [
+                (int(n) * int(q) - int(s) ** 2) / int(n) ** 2
+                for n, s, q in zip(total, sums, squares, strict=True)
+            ]
+        )
+        result = {
+            "min": (counts > 0).argmax(axis=1),
+            "max": 255 - (counts[:, ::-1] > 0).argmax(axis=1),
+            "mean": sums / total,
+            "std": np.sqrt(variance),
+        }
+        result = {name: (value / 255.0).reshape(-1, 1, 1) for name, value in result.items()}
+        return {**result, "count": np.array([len(chosen)])}
+
+
+def compute_episode_stats(episode_data: dict, features: dict[str, dict]) -> dict[str, dict[str, np.ndarray]]:
+    """Statistics of one episode.
+
+    `episode_data` holds per feature an array (T, ...), or for a picture the list of its files or its
+    `PictureHistograms`; strings are skipped.
+    """
+    stats = {}
+    for key, data in episode_data.items():
+        dtype = features[key]["dtype"]
+        if dtype == "string":
+            continue
+        if isinstance(data, PictureHistograms):
+            stats[key] = data.stats()
+        elif dtype in ("image", "video"):
+            raw = get_feature_stats(sample_images(data), axis=(0, 2, 3), keepdims=True)
+            stats[key] = {
+                name: v if name == "count" else np.squeeze(v / 255.0, axis=0) for name, v in raw.items()
+            }
+        else:
+            stats[key] = get_feature_stats(np.asarray(data), axis=0, keepdims=np.ndim(data) == 1)
+    return stats
+
+
+def aggregate_feature_stats(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Statistics of the union of disjoint parts from the statistics of each."""
+    counts = np.stack([part["count"] for part in parts])
+    means = np.stack([part["mean"] for part in parts])
+    variances = np.stack([part["std"] for part in parts]) ** 2
+    weights = counts.reshape(len(parts), *[1] * (means.ndim - 1))
+    total = counts.sum(axis=0)
+    mean = (means * weights).sum(axis=0) / total
+    variance = ((variances + (means - mean) ** 2) * weights).sum(axis=0) / total
+    result = {
+        "min": np.min([part["min"] for part in parts], axis=0),
+        "max": np.max([part["max"] for part in parts], axis=0),
+        "mean": mean,
+        "std": np.sqrt(variance),
+        "count": total,
+    }
+    for name in sorted(set.intersection(*[set(part) for part in parts])):
+        if name[0] == "q" and name[1:].isdigit():
+            result[name] = (np.stack([part[name] for part in parts]) * weights).sum(axis=0) / total
+    return result
+
+
+def aggregate_stats(stats_list: Sequence[dict[str, dict]]) -> dict[str, dict[str, np.ndarray]]:
+    """Combine the statistics of episodes or datasets; keys are the union over the parts.
+
+    ValueError if a value is not an array of at least one dimension or a picture's statistic is not (3, 1, 1).
+    """
+    for stats in stats_list:
+        _check_stats(stats)
+    keys = dict.fromkeys(key for stats in stats_list for key in stats)
+    return {
+        key: aggregate_feature_stats([stats[key] for stats in stats_list if key in stats]) for key in keys
+    }
+
+
+def _check_stats(stats: dict[str, dict]) -> None:
+    for key, feature in stats.items():
+        for name, value in feature.items():
+            if not isinstance(value, np.ndarray) or value.ndim == 0:
+                raise ValueError(
+                    f"Statistic '{key}/{name}' must be an array of at least one dimension; found {value!r}."
+                )
+            if name == "count" and value.shape != (1,):
+                raise ValueError(f"Statistic '{key}/count' must have shape (1,); found {value.shape}.")
+            if name != "count" and "image" in key and value.shape != (3, 1, 1):
+                raise ValueError(f"Statistic '{key}/{name}' must have shape (3, 1, 1); found {value.shape}.")

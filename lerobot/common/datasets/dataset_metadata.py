@@ -1,0 +1,323 @@
+"""What a dataset says about itself: the files under `meta/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from packaging.version import Version
+
+from lerobot.common.constants import HF_LEROBOT_HOME
+from lerobot.common.datasets.backward_compatibility import BackwardCompatibilityError
+from lerobot.common.datasets.compute_stats import aggregate_stats
+from lerobot.common.datasets.hub_download import download_files
+from lerobot.common.datasets.recovery import discard_unfinished
+from lerobot.common.datasets.utils import (
+    CODEBASE_VERSION,
+    EPISODES_PATH,
+    EPISODES_STATS_PATH,
+    INFO_PATH,
+    TASKS_PATH,
+    DatasetError,
+    append_jsonlines,
+    backward_compatible_episodes_stats,
+    check_version_compatibility,
+    create_empty_dataset_info,
+    get_features_from_robot,
+    load_episodes,
+    load_episodes_stats,
+    load_info,
+    load_stats,
+    load_tasks,
+    normalize_features,
+    picture_size,
+    resolve_inside,
+    serialize_stats,
+    write_info,
+    write_jsonlines,
+)
+from lerobot.common.datasets.video_utils import get_video_info
+
+
+def dataset_folder(repo_id: str | None, root: str | Path | None) -> Path:
+    """`root` if given, else `$HF_LEROBOT_HOME/<repo_id>`; ValueError without either."""
+    if root:
+        return Path(root).expanduser()
+    if repo_id is None:
+        raise ValueError(
+            "Which dataset? Set --dataset.root to a folder, or --dataset.repo_id to a hub id 'owner/name'."
+        )
+    return HF_LEROBOT_HOME / repo_id
+
+
+class LeRobotDatasetMetadata:
+    """Metadata of a v2.0 or v2.1 dataset, read from `root` (any `repo_id`, None included), else from the hub.
+
+    `stats` describes the whole dataset: {feature: {min, max, mean, std, count}} as float64 arrays, pictures
+    (3, 1, 1) in [0, 1]. Raises FileNotFoundError when the dataset is nowhere, CompatibilityError for other
+    format versions and DatasetError for contradictory files.
+    """
+
+    def __init__(
+        self,
+        repo_id: str | None = None,
+        root: str | Path | None = None,
+        revision: str | None = None,
+        force_cache_sync: bool = False,
+    ):
+        self.repo_id, self.revision = repo_id, revision or CODEBASE_VERSION
+        self.root = dataset_folder(repo_id, root)
+        try:
+            if force_cache_sync:
+                raise FileNotFoundError(self.root)
+            self._load()
+        except (FileNotFoundError, NotADirectoryError) as e:
+            missing = e.filename or self.root
+            download_files(repo_id, self.root, self.revision, missing, allow_patterns="meta/")
+            self._load()
+
+    def _load(self) -> None:
+        if not (self.root / INFO_PATH).exists() and (self.root / "meta_data" / "info.json").exists():
+            raise BackwardCompatibilityError(self.repo_id or str(self.root), Version("1.6"))
+        self.info = load_info(self.root)
+        check_version_compatibility(self.repo_id or str(self.root), self._version)
+        discard_unfinished(self.root)
+        self.tasks, self.task_to_task_index = load_tasks(self.root)
+        listed = load_episodes(self.root)
+        # Lines beyond info.json belong to an episode that is just being saved.
+        self.episodes = {index: row for index, row in listed.items() if index < self.total_episodes}
+        self._check_episodes()
+        if self._version < Version("2.1"):
+            self.stats = load_stats(self.root)
+            self.episodes_stats = backward_compatible_episodes_stats(self.stats, self.episodes)
+        else:
+            stats = load_episodes_stats(self.root)
+            if lacking := [index for index in self.episodes if index not in stats]:
+                raise DatasetError(f"'{self.root / EPISODES_STATS_PATH}' lacks episodes {lacking[:10]}.")
+            self.episodes_stats = {index: stats[index] for index in self.episodes}
+            self.stats = aggregate_stats(list(self.episodes_stats.values()))
+
+    def _check_episodes(self) -> None:
+        path = self.root / EPISODES_PATH
+        if lacking := [index for index in range(self.total_episodes) if index not in self.episodes]:
+            raise DatasetError(
+                f"'{path}' lacks episodes {lacking[:10]}; info.json has {self.total_episodes}."
+            )
+        frames = sum(row["length"] for row in self.episodes.values())
+        if frames != self.total_frames:
+            raise DatasetError(
+                f"'{path}': the lengths add up to {frames}, but total_frames in '{self.root / INFO_PATH}' is "
+                f"{self.total_frames}."
+            )
+
+    @classmethod
+    def create(
+        cls,
+        repo_id: str | None,
+        fps: int,
+        root: str | Path | dict | None = None,
+        robot=None,
+        robot_type: str | None = None,
+        features: dict | None = None,
+        use_videos: bool = True,
+    ) -> LeRobotDatasetMetadata:
+        """Start a dataset on disk; a dict in third place is taken as `features` (LeRobot 0.3 and later).
+
+        FileExistsError if the folder exists; ValueError if features are missing or malformed.
+        """
+        if isinstance(root, dict):
+            root, features = None, root
+        meta = cls.__new__(cls)
+        meta.repo_id, meta.root, meta.revision = repo_id, dataset_folder(repo_id, root), CODEBASE_VERSION
+        if robot is not None:
+            features, robot_type = get_features_from_robot(robot, use_videos), robot.robot_type
+        if features is None:
+            raise ValueError(
+                "A new dataset needs features={name: {dtype, shape, names}}, or a robot that has them."
+            )
+        features = normalize_features(features)
+        for key, feature in features.items():
+            if feature["dtype"] == "video":
+                _check_video_feature(key, feature, use_videos)
+        if meta.root.exists():
+            raise FileExistsError(
+                f"'{meta.root}' exists; give another root, or open it with LeRobotDataset to add episodes."
+            )
+        meta.info = create_empty_dataset_info(CODEBASE_VERSION, fps, robot_type, features, use_videos)
+        meta.tasks, meta.task_to_task_index = {}, {}
+        meta.episodes, meta.episodes_stats, meta.stats = {}, {}, {}
+        for name in (TASKS_PATH, EPISODES_PATH, EPISODES_STATS_PATH):
+            write_jsonlines([], meta.root / name)
+        write_info(meta.info, meta.root)
+        return meta
+
+    def add_task(self, task: str) -> int:
+        """Number of a task text, a new one if it is unknown; written to disk by `save_episode`."""
+        if task not in self.task_to_task_index:
+            index = max(self.tasks, default=-1) + 1
+            self.tasks[index], self.task_to_task_index[task] = task, index
+        return self.task_to_task_index[task]
+
+    def save_episode(self, episode_index: int, length: int, tasks: list[str], stats: dict) -> None:
+        """Count an episode whose data and video files are in place. `info.json` comes last: it decides what
+        exists.
+        """
+        known_tasks = self.info["total_tasks"]
+        for task in tasks:
+            self.add_task(task)
+        if len(self.tasks) > known_tasks:
+            write_jsonlines(
+                ({"task_index": i, "task": t} for i, t in self.tasks.items()), self.root / TASKS_PATH
+            )
+        row = {"episode_index": episode_index, "tasks": tasks, "length": length}
+        stats_row = {"episode_index": episode_index, "stats": serialize_stats(stats)}
+        append_jsonlines(stats_row, self.root / EPISODES_STATS_PATH)
+        append_jsonlines(row, self.root / EPISODES_PATH)
+        self.update_video_info(episode_index)
+        total = self.total_episodes + 1
+        self.info.update(
+            total_episodes=total,
+            total_frames=self.total_frames + length,
+            total_tasks=len(self.tasks),
+            total_videos=total * len(self.video_keys),
+            total_chunks=self.get_episode_chunk(total - 1) + 1,
+            splits={"train": f"0:{total}"},
+        )
+        write_info(self.info, self.root)
+        self.episodes[episode_index], self.episodes_stats[episode_index] = row, stats
+        self.stats = aggregate_stats([self.stats, stats]) if self.stats else stats
+
+    def update_video_info(self, episode_index: int) -> None:
+        """Describe each camera's video in `features[key]["info"]`, once."""
+        for key in self.video_keys:
+            if not (self.features[key].get("info") or self.features[key].get("video_info")):
+                self.features[key]["info"] = get_video_info(
+                    self.root / self.get_video_file_path(episode_index, key)
+                )
+
+    # --- where files are ------------------------------------------------------------------------------------
+
+    def get_episode_chunk(self, episode_index: int) -> int:
+        """Number of the folder that holds an episode's files."""
+        return episode_index // self.chunks_size
+
+    def get_data_file_path(self, ep_index: int) -> Path:
+        """Parquet file of an episode, relative to the root."""
+        return Path(
+            self.data_path.format(episode_chunk=self.get_episode_chunk(ep_index), episode_index=ep_index)
+        )
+
+    def get_video_file_path(self, ep_index: int, vid_key: str) -> Path:
+        """Video file of an episode and camera, relative to the root."""
+        chunk = self.get_episode_chunk(ep_index)
+        return Path(self.video_path.format(episode_chunk=chunk, video_key=vid_key, episode_index=ep_index))
+
+    def data_file(self, ep_index: int) -> Path:
+        """Full path of an episode's parquet file; DatasetError if it leaves the root."""
+        return resolve_inside(self.root, self.get_data_file_path(ep_index))
+
+    def video_file(self, ep_index: int, vid_key: str) -> Path:
+        """Full path of an episode's video; DatasetError if it leaves the root."""
+        return resolve_inside(self.root, self.get_video_file_path(ep_index, vid_key))
+
+    def get_task_index(self, task: str) -> int | None:
+        """Number of a task text, None if it is unknown."""
+        return self.task_to_task_index.get(task)
+
+    # --- fields of info.json --------------------------------------------------------------------------------
+
+    @property
+    def _version(self) -> Version:
+        return Version(self.info["codebase_version"])
+
+    @property
+    def data_path(self) -> str:
+        """Template of the parquet file names."""
+        return self.info["data_path"]
+
+    @property
+    def video_path(self) -> str | None:
+        """Template of the video file names."""
+        return self.info["video_path"]
+
+    @property
+    def robot_type(self) -> str | None:
+        """Robot that was recorded."""
+        return self.info.get("robot_type")
+
+    @property
+    def fps(self) -> int | float:
+        """Frames per second."""
+        return self.info["fps"]
+
+    @property
+    def features(self) -> dict[str, dict]:
+        """Every feature: {dtype, shape, names}."""
+        return self.info["features"]
+
+    @property
+    def image_keys(self) -> list[str]:
+        """Cameras stored as pictures in parquet."""
+        return [key for key, feature in self.features.items() if feature["dtype"] == "image"]
+
+    @property
+    def video_keys(self) -> list[str]:
+        """Cameras stored as videos."""
+        return [key for key, feature in self.features.items() if feature["dtype"] == "video"]
+
+    @property
+    def camera_keys(self) -> list[str]:
+        """All cameras, in feature order."""
+        return [key for key, feature in self.features.items() if feature["dtype"] in ("image", "video")]
+
+    @property
+    def names(self) -> dict[str, list | dict | None]:
+        """Names of the dimensions of each feature."""
+        return {key: feature["names"] for key, feature in self.features.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple]:
+        """Shape of each feature."""
+        return {key: tuple(feature["shape"]) for key, feature in self.features.items()}
+
+    @property
+    def total_episodes(self) -> int:
+        """Episodes in the dataset."""
+        return self.info["total_episodes"]
+
+    @property
+    def total_frames(self) -> int:
+        """Frames in the dataset."""
+        return self.info["total_frames"]
+
+    @property
+    def total_tasks(self) -> int:
+        """Different task texts."""
+        return self.info.get("total_tasks", len(self.tasks))
+
+    @property
+    def total_chunks(self) -> int:
+        """Folders that the episodes are spread over."""
+        return -(-self.total_episodes // self.chunks_size)
+
+    @property
+    def chunks_size(self) -> int:
+        """Episodes per folder."""
+        return self.info.get("chunks_size", 1000)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(repo_id={self.repo_id!r}, root='{self.root}', "
+            f"episodes={self.total_episodes}, "
+            f"frames={self.total_frames}, fps={self.fps}, features={list(self.features)})"
+        )
+
+
+def _check_video_feature(key: str, feature: dict, use_videos: bool) -> None:
+    if not use_videos:
+        raise ValueError(f"Feature '{key}' has dtype video, but use_videos=False; use dtype 'image' for it.")
+    channels, height, width = picture_size(feature)
+    if channels != 3 or height % 2 or width % 2:
+        raise ValueError(
+            f"Video feature '{key}' has shape {feature['shape']}; needed are 3 channels and an even height "
+            f"and width."
+        )

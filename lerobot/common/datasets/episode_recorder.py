@@ -1,0 +1,313 @@
+"""Recording one episode at a time: pictures are encoded in the background while frames arrive."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from lerobot.common.datasets.compute_stats import PictureHistograms, compute_episode_stats
+from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.common.datasets.image_writer import AsyncImageWriter, image_array_to_png, to_rgb_uint8
+from lerobot.common.datasets.recovery import RecordingFolder
+from lerobot.common.datasets.utils import PICTURE_DTYPES, check_timestamps_sync, validate_frame
+from lerobot.common.datasets.video_utils import VideoEncoder
+from lerobot.common.utils.io_utils import flush_to_disk
+
+QUEUED_FRAMES = 64  # per camera; adding a frame waits when the encoder is that far behind
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """How videos are encoded; LeRobot's defaults but for the codec, which is h264 (fast, and decodes
+    everywhere).
+    """
+
+    vcodec: str = "h264"
+    pix_fmt: str = "yuv420p"
+    g: int = 2
+    crf: int = 30
+
+
+class _ImageFolder:
+    """Sink of an image feature: one PNG per frame until the episode is saved."""
+
+    def __init__(self, folder: Path, writer: AsyncImageWriter | None):
+        self._folder, self._writer, self._count = folder, writer, 0
+        folder.mkdir(parents=True)
+
+    def write(self, image: np.ndarray) -> None:
+        path = self.path(self._count)
+        if self._writer is None:
+            path.write_bytes(image_array_to_png(image))
+        else:
+            self._writer.save_image(image, path)
+        self._count += 1
+
+    def path(self, frame_index: int) -> Path:
+        return self._folder / f"frame_{frame_index:06d}.png"
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.wait_until_done()
+
+
+class _CameraThread(Thread):
+    """Takes the pictures of one camera in order: counts their colours and gives them to a sink."""
+
+    def __init__(self, sink: VideoEncoder | _ImageFolder):
+        super().__init__(daemon=True)
+        self.sink, self.histograms = sink, PictureHistograms()
+        self._queue: Queue = Queue(maxsize=QUEUED_FRAMES)
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        while (image := self._queue.get()) is not None:
+            if self._error is None:
+                try:
+                    self.histograms.add(image)
+                    self.sink.write(image)
+                except Exception as e:  # raised in the recording thread by the next call
+                    self._error = e
+        try:
+            self.sink.close()
+        except Exception as e:
+            self._error = self._error or e
+
+    def add(self, image: np.ndarray) -> None:
+        if self._error is not None:
+            raise self._error
+        self._queue.put(image)
+
+    def finish(self, keep: bool = True) -> None:
+        """Wait until everything is written; raises what went wrong, unless the result is not kept."""
+        self._queue.put(None)
+        self.join()
+        if keep and self._error is not None:
+            raise self._error
+
+
+class EpisodeRecorder:
+    """Collects the frames of one episode and turns them into files that `save` puts in place, all or nothing.
+
+    `buffer` holds the numbers and strings recorded so far: {"size", "task", "episode_index", key: list}.
+    """
+
+    def __init__(
+        self,
+        meta: LeRobotDatasetMetadata,
+        options: EncoderOptions,
+        tolerance_s: float,
+        image_writer: AsyncImageWriter | None = None,
+    ):
+        self._meta, self._options, self._tolerance_s = meta, options, tolerance_s
+        self._image_writer = image_writer
+        self._folder: RecordingFolder | None = None
+        self._cameras: dict[str, _CameraThread] = {}
+        self.buffer = self._empty_buffer()
+
+    def _empty_buffer(self) -> dict[str, Any]:
+        columns = {
+            key: [] for key, feature in self._meta.features.items() if feature["dtype"] not in PICTURE_DTYPES
+        }
+        return {"size": 0, "task": [], **columns, "episode_index": self._meta.total_episodes}
+
+    def add_frame(
+        self, frame: Mapping[str, Any], task: str | None = None, timestamp: float | None = None
+    ) -> None:
+        """Add one frame: every feature but the five bookkeeping ones, and `task` (in the frame or as
+        argument).
+
+        Numbers are arrays of exactly the declared dtype and shape; pictures arrays (H, W, C) or (C, H, W) or
+        PIL. ValueError listing everything that does not fit; nothing is added then.
+        """
+        frame = {
+            key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in frame.items()
+        }
+        task = frame.pop("task", None) if task is None else task
+        timestamp = frame.pop("timestamp", None) if timestamp is None else timestamp
+        if task is None:
+            raise ValueError(
+                "The frame has no task: add frame['task'] = 'what the robot does' (an empty text is fine)."
+            )
+        validate_frame({**frame, "task": task}, self._meta.features)
+        pictures = {key: to_rgb_uint8(frame.pop(key)) for key in self._meta.camera_keys}
+        for key, image in pictures.items():
+            self._camera(key).add(image.copy())  # the caller may reuse its buffer
+        index = self.buffer["size"]
+        self.buffer["frame_index"].append(index)
+        time = index / self._meta.fps if timestamp is None else float(np.asarray(timestamp).item())
+        self.buffer["timestamp"].append(time)
+        self.buffer["task"].append(task)
+        for key, value in frame.items():
+            self.buffer[key].append(np.array(value) if isinstance(value, np.ndarray) else value)
+        self.buffer["size"] += 1
+
+    def _camera(self, key: str) -> _CameraThread:
+        if self._folder is None:
+            self._folder = RecordingFolder(self._meta.root)
+        if key not in self._cameras:
+            path = self._folder.path / key
+            if self._meta.features[key]["dtype"] == "video":
+                options = self._options
+                sink = VideoEncoder(
+                    path.with_name(f"{key}.mp4"),
+                    self._meta.fps,
+                    options.vcodec,
+                    options.pix_fmt,
+                    options.g,
+                    options.crf,
+                )
+            else:
+                sink = _ImageFolder(path, self._image_writer)
+            self._cameras[key] = _CameraThread(sink)
+        return self._cameras[key]
+
+    def save(self) -> None:
+        """Make the recorded frames the next episode of the dataset.
+
+        ValueError if there are none, or their timestamps are not 1/fps apart (the frames stay recorded).
+        Until the last file is replaced, the dataset is as before.
+        """
+        size, episode_index = self.buffer["size"], self._meta.total_episodes
+        if size == 0:
+            raise ValueError("save_episode() needs at least one frame; call add_frame() first.")
+        columns = self._columns(episode_index)
+        check_timestamps_sync(
+            columns["timestamp"],
+            columns["episode_index"],
+            {"from": [0], "to": [size]},
+            self._meta.fps,
+            self._tolerance_s,
+        )
+        for camera in self._cameras.values():
+            camera.finish()
+        if self._folder is None:
+            self._folder = RecordingFolder(self._meta.root)
+        pictures = {key: camera.histograms for key, camera in self._cameras.items()}
+        data = {key: pictures.get(key, columns.get(key)) for key in self._meta.features}
+        stats = compute_episode_stats(data, self._meta.features)
+        moves = {self._write_parquet(columns, size): self._meta.data_file(episode_index)}
+        for key in self._meta.video_keys:
+            moves[self._cameras[key].sink.path] = self._meta.video_file(episode_index, key)
+        for source, target in moves.items():
+            flush_to_disk(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, target)
+        tasks = list(dict.fromkeys(self.buffer["task"]))
+        self._meta.save_episode(episode_index, size, tasks, stats)
+        self._reset()
+
+    def discard(self) -> None:
+        """Forget the frames recorded since the last episode."""
+        for camera in self._cameras.values():
+            camera.finish(keep=False)
+        self._reset()
+
+    def _reset(self) -> None:
+        if self._folder is not None:
+            self._folder.release()
+        self._folder, self._cameras = None, {}
+        self.buffer = self._empty_buffer()
+
+    def _columns(self, episode_index: int) -> dict[str, np.ndarray | list[str]]:
+        """Every column but the pictures, in the dtype of its feature: (T,) for shape (1,), else (T,
+        *shape).
+        """
+        size = self.buffer["size"]
+        task_index = {task: self._meta.add_task(task) for task in dict.fromkeys(self.buffer["task"])}
+        computed = {
+            "task_index": [task_index[task] for task in self.buffer["task"]],
+            "episode_index": [episode_index] * size,
+            "index": np.arange(self._meta.total_frames, self._meta.total_frames + size),
+        }
+        columns = {}
+        for key, feature in self._meta.features.items():
+            if feature["dtype"] in PICTURE_DTYPES:
+                continue
+            values = computed.get(key, self.buffer[key])
+            if feature["dtype"] != "string":
+                shape = () if feature["shape"] == (1,) else feature["shape"]
+                values = np.asarray(values, dtype=feature["dtype"]).reshape(size, *shape)
+            columns[key] = values
+        return columns
+
+    def _write_parquet(self, columns: dict, size: int) -> Path:
+        arrays, fields = [], []
+        for key, feature in self._meta.features.items():
+            if feature["dtype"] == "video":
+                continue
+            if feature["dtype"] == "image":
+                array = _image_array(self._cameras[key].sink, size)
+            else:
+                array = _arrow_array(columns[key], feature)
+            arrays.append(array)
+            fields.append(pa.field(key, array.type, metadata=_extension_metadata(feature)))
+        path = self._folder.path / "episode.parquet"
+        metadata = {
+            "huggingface": json.dumps({"info": {"features": _huggingface_features(self._meta.features)}})
+        }
+        pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=metadata)), path)
+        return path
+
+
+# --- parquet columns as the `datasets` library has them -----------------------------------------------------
+
+
+def _arrow_array(values: np.ndarray | list[str], feature: dict) -> pa.Array:
+    """Scalars, fixed_size_list for one dimension, nested lists for more."""
+    if feature["dtype"] == "string":
+        return pa.array(values, type=pa.string())
+    array = pa.array(values.reshape(-1))
+    if values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(array, values.shape[1])
+    for size in reversed(values.shape[1:]):
+        offsets = np.arange(0, len(array) + 1, size, dtype=np.int32)
+        array = pa.ListArray.from_arrays(offsets, array)
+    return array
+
+
+def _image_array(sink: _ImageFolder, size: int) -> pa.Array:
+    paths = [sink.path(index) for index in range(size)]
+    cells = pa.array([path.read_bytes() for path in paths], type=pa.binary())
+    return pa.StructArray.from_arrays(
+        [cells, pa.array([path.name for path in paths])], names=["bytes", "path"]
+    )
+
+
+def _extension_metadata(feature: dict) -> dict[str, str] | None:
+    shape = feature["shape"]
+    if feature["dtype"] == "image" or len(shape) < 2:
+        return None
+    return {
+        "ARROW:extension:name": f"datasets.features.features.Array{len(shape)}DExtensionType",
+        "ARROW:extension:metadata": json.dumps([list(shape), feature["dtype"]]),
+    }
+
+
+def _huggingface_features(features: dict[str, dict]) -> dict[str, dict]:
+    """What the `datasets` library (any version) reads back as its own feature types."""
+    result = {}
+    for key, feature in features.items():
+        dtype, shape = feature["dtype"], feature["shape"]
+        value = {"dtype": dtype, "_type": "Value"}
+        if dtype == "image":
+            result[key] = {"_type": "Image"}
+        elif dtype == "string" or shape == (1,):
+            result[key] = value
+        elif dtype != "video" and len(shape) == 1:
+            result[key] = {"feature": value, "length": shape[0], "_type": "Sequence"}
+        elif dtype != "video":
+            result[key] = {"shape": list(shape), "dtype": dtype, "_type": f"Array{len(shape)}D"}
+    return result

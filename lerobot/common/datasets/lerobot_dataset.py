@@ -1,0 +1,425 @@
+"""LeRobotDataset: read and record a dataset; one dictionary per frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lerobot.common.datasets.collate import FrameBatch
+from lerobot.common.datasets.compute_stats import aggregate_stats
+from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.common.datasets.episode_recorder import EncoderOptions, EpisodeRecorder
+from lerobot.common.datasets.frame_table import EpisodeFile, FrameTable
+from lerobot.common.datasets.hub_download import download_files
+from lerobot.common.datasets.image_writer import AsyncImageWriter
+from lerobot.common.datasets.utils import (
+    CODEBASE_VERSION,
+    DatasetError,
+    check_delta_timestamps,
+    check_timestamps_sync,
+    get_delta_indices,
+    get_episode_data_index,
+)
+from lerobot.common.datasets.video_utils import check_video_backend, decode_video_frames
+
+__all__ = ["CODEBASE_VERSION", "LeRobotDataset", "LeRobotDatasetMetadata"]
+
+
+class LeRobotDataset(torch.utils.data.Dataset):
+    """Frames of a v2.0 or v2.1 dataset, and the place to record new episodes.
+
+    `root` is the dataset folder (without it `$HF_LEROBOT_HOME/<repo_id>`, downloaded when files are missing).
+    `episodes` selects and orders episodes. `delta_timestamps` {key: seconds relative to the frame} gives
+    that key a time axis and adds `<key>_is_pad`. Pictures are float32 (C, H, W) in [0, 1], or uint8 with
+    `return_uint8`.
+
+    An item holds every feature, the pad masks, and `task`. Raises FileNotFoundError for a missing dataset,
+    CompatibilityError for other format versions, DatasetError for contradictory files, ValueError for
+    timestamps or deltas that are not multiples of 1/fps.
+    """
+
+    def __init__(
+        self,
+        repo_id: str | None = None,
+        root: str | Path | None = None,
+        episodes: Sequence[int] | None = None,
+        image_transforms: Callable | None = None,
+        delta_timestamps: dict[str, list[float]] | None = None,
+        tolerance_s: float = 1e-4,
+        revision: str | None = None,
+        force_cache_sync: bool = False,
+        download_videos: bool = True,
+        video_backend: str | None = None,
+        *,
+        return_uint8: bool = False,
+    ):
+        self.meta = LeRobotDatasetMetadata(repo_id, root, revision, force_cache_sync)
+        self.episodes = None if episodes is None else [int(index) for index in episodes]
+        self.image_transforms, self.tolerance_s = image_transforms, tolerance_s
+        self.video_backend, self.return_uint8 = check_video_backend(video_backend), return_uint8
+        self.delta_timestamps, self.delta_indices = delta_timestamps, None
+        self._set_writer(EncoderOptions())
+        self._check_episodes_exist()
+        self._download_missing(download_videos, force_cache_sync)
+        if self.episodes is not None:
+            self.stats = aggregate_stats([self.meta.episodes_stats[index] for index in self.episodes])
+        self._load_frames()
+        if delta_timestamps is not None:
+            check_delta_timestamps(delta_timestamps, self.fps, tolerance_s)
+            self.delta_indices = get_delta_indices(delta_timestamps, self.fps)
+
+    def _check_episodes_exist(self) -> None:
+        unknown = [index for index in self.episodes or [] if index not in self.meta.episodes]
+        if unknown:
+            raise ValueError(
+                f"Episodes {unknown} are not in '{self.root}', which has 0 to "
+                f"{self.meta.total_episodes - 1}; "
+                "change --dataset.episodes."
+            )
+
+    def _download_missing(self, videos: bool, force: bool) -> None:
+        needed = [self.meta.data_file(index) for index in self.episode_indices]
+        if videos:
+            needed += [
+                self.meta.video_file(i, key) for i in self.episode_indices for key in self.meta.video_keys
+            ]
+        missing = next((path for path in needed if not path.is_file()), None)
+        if missing is not None or force:
+            patterns = (
+                None if self.episodes is None else [str(path.relative_to(self.root)) for path in needed]
+            )
+            ignore = None if videos else "videos/"
+            download_files(
+                self.repo_id, self.root, self.meta.revision, missing or self.root, patterns, ignore
+            )
+
+    def _load_frames(self) -> None:
+        indices = self.episode_indices
+        files = [EpisodeFile(i, self.meta.episodes[i]["length"], self.meta.data_file(i)) for i in indices]
+        self._table: FrameTable | None = FrameTable(files, self.meta.features)
+        self.episode_data_index = get_episode_data_index(self.meta.episodes, indices)
+        lengths = torch.tensor([file.length for file in files], dtype=torch.int64)
+        self._row_episode = torch.repeat_interleave(
+            torch.arange(len(files)), lengths
+        )  # position in `indices`
+        firsts = get_episode_data_index(self.meta.episodes)["from"][torch.tensor(indices, dtype=torch.int64)]
+        offset = firsts - self.episode_data_index["from"]
+        self._row_global = torch.arange(len(self._table)) + offset[self._row_episode]
+        if files:
+            self._check_rows(files)
+
+    def _check_rows(self, files: list[EpisodeFile]) -> None:
+        stored, expected = self._table["episode_index"], torch.tensor([file.index for file in files])
+        wrong = (stored != expected[self._row_episode]).nonzero()
+        if len(wrong):
+            row = int(wrong[0])
+            file = files[self._row_episode[row]]
+            raise DatasetError(
+                f"Episode {file.index}, file '{file.path}': the column episode_index has {int(stored[row])}."
+            )
+        unknown = set(self._table["task_index"].unique().tolist()) - set(self.meta.tasks)
+        if unknown:
+            raise DatasetError(
+                f"task_index {sorted(unknown)} is used in '{self.root / 'data'}' but not in meta/tasks.jsonl."
+            )
+        check_timestamps_sync(
+            self._table["timestamp"].numpy(),
+            stored.numpy(),
+            {key: value.numpy() for key, value in self.episode_data_index.items()},
+            self.fps,
+            self.tolerance_s,
+        )
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """One frame; negative numbers count from the end; a slice gives a list."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> FrameBatch:
+        """Several frames gathered at once; a sequence of items, or as a whole the collated batch."""
+        table = self.table
+        rows = torch.as_tensor([int(i) for i in indices], dtype=torch.int64)
+        if ((rows < -len(table)) | (rows >= len(table))).any():
+            raise IndexError(f"Frame {list(map(int, indices))} is outside of 0 to {len(table) - 1}.")
+        rows = torch.where(rows < 0, rows + len(table), rows)
+        windows, pads = self._windows(rows)
+        batch: dict[str, Any] = {}
+        for key in self.meta.video_keys:
+            frames = self._pictures(key, windows.get(key, rows[:, None]))
+            batch[key] = frames.squeeze(1)  # as LeRobot: no time axis for a single delta of a video
+        for key, column in table.columns.items():
+            window = windows.get(key)
+            if key in self.meta.image_keys:
+                frames = self._pictures(key, rows[:, None] if window is None else window)
+                batch[key] = frames.squeeze(1) if window is None else frames
+            elif isinstance(column, list):
+                batch[key] = _pick(column, (rows if window is None else window).tolist())
+            else:
+                batch[key] = column[rows if window is None else window]
+        batch.update(pads)
+        self._transform_pictures(batch, indices)
+        batch["task"] = [self.meta.tasks[i] for i in table["task_index"][rows].tolist()]
+        return FrameBatch(batch, len(rows))
+
+    def _windows(self, rows: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Rows (B, T) that each key with deltas reads, clamped to the episode, and where they were outside
+        of it.
+        """
+        windows, pads = {}, {}
+        if self.delta_indices:
+            episodes = self._row_episode[rows]
+            first = self.episode_data_index["from"][episodes][:, None]
+            last = self.episode_data_index["to"][episodes][:, None] - 1
+            for key, deltas in self.delta_indices.items():
+                if key not in self.meta.features:
+                    raise KeyError(
+                        f"delta_timestamps has '{key}', which is not a feature; there are "
+                        f"{list(self.features)}."
+                    )
+                wanted = rows[:, None] + torch.tensor(deltas, dtype=torch.int64)
+                windows[key] = torch.minimum(torch.maximum(wanted, first), last)
+                pads[f"{key}_is_pad"] = wanted != windows[key]
+        return windows, pads
+
+    def _pictures(self, key: str, rows: torch.Tensor) -> torch.Tensor:
+        """Pictures of rows (B, T): (B, T, C, H, W)."""
+        if self.frame_store is not None:
+            frames = self.frame_store[key][self._row_global[rows]]
+        elif key in self.meta.video_keys:
+            frames = torch.stack([self._decode(key, window) for window in rows])
+        else:
+            frames = torch.stack(
+                [torch.stack([self.table[key][row] for row in window]) for window in rows.tolist()]
+            )
+        return frames if self.return_uint8 else frames.to(torch.float32).div_(255)
+
+    def _decode(self, key: str, rows: torch.Tensor) -> torch.Tensor:
+        episode = self.episode_indices[self._row_episode[rows[0]]]
+        path, timestamps = self.meta.video_file(episode, key), self.table["timestamp"][rows].tolist()
+        return decode_video_frames(path, timestamps, self.tolerance_s, self.video_backend, return_uint8=True)
+
+    def _transform_pictures(self, batch: dict[str, Any], indices: Sequence[int]) -> None:
+        """Augment per frame and camera; the random draws come from the frame's address when the sampler
+        gives one.
+        """
+        if self.image_transforms is None:
+            return
+        changed: dict[str, list[torch.Tensor]] = {key: [] for key in self.meta.camera_keys}
+        for position, index in enumerate(indices):
+            options = {}
+            if getattr(self.image_transforms, "seedable", False) and hasattr(index, "draw_seed"):
+                options["generator"] = torch.Generator().manual_seed(index.draw_seed)
+            for key, frames in changed.items():
+                frames.append(self.image_transforms(batch[key][position], **options))
+        batch.update({key: torch.stack(frames) for key, frames in changed.items()})
+
+    def use_frame_store(self, store: Any | None) -> None:
+        """Take pictures from a `FrameStore` (at its size) instead of decoding them; None decodes again."""
+        self.frame_store = store
+
+    def get_episodes_file_paths(self) -> list[Path]:
+        """Data and video files of the loaded episodes, relative to the root."""
+        paths = [self.meta.get_data_file_path(index) for index in self.episode_indices]
+        return paths + [
+            self.meta.get_video_file_path(i, key)
+            for i in self.episode_indices
+            for key in self.meta.video_keys
+        ]
+
+    @property
+    def table(self) -> FrameTable:
+        """The numeric and text columns; loaded again after episodes were recorded."""
+        if self._table is None:
+            self._load_frames()
+        return self._table
+
+    @property
+    def hf_dataset(self) -> FrameTable:
+        """The columns under the name that LeRobot has them: `dataset.hf_dataset["action"]`."""
+        return self.table
+
+    @property
+    def episode_indices(self) -> list[int]:
+        """Numbers of the loaded episodes, in order."""
+        return list(self.meta.episodes) if self.episodes is None else self.episodes
+
+    @property
+    def root(self) -> Path:
+        """The dataset folder."""
+        return self.meta.root
+
+    @property
+    def repo_id(self) -> str | None:
+        """The hub id, if any."""
+        return self.meta.repo_id
+
+    @property
+    def fps(self) -> int | float:
+        """Frames per second."""
+        return self.meta.fps
+
+    @property
+    def features(self) -> dict[str, dict]:
+        """Every feature: {dtype, shape, names}."""
+        return self.meta.features
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the loaded episodes."""
+        return sum(self.meta.episodes[index]["length"] for index in self.episode_indices)
+
+    @property
+    def num_episodes(self) -> int:
+        """Loaded episodes."""
+        return len(self.episode_indices)
+
+    # --- recording ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        repo_id: str | None,
+        fps: int,
+        root: str | Path | dict | None = None,
+        robot=None,
+        robot_type: str | None = None,
+        features: dict | None = None,
+        use_videos: bool = True,
+        tolerance_s: float = 1e-4,
+        image_writer_processes: int = 0,
+        image_writer_threads: int = 0,
+        video_backend: str | None = None,
+        *,
+        codebase_version: str = CODEBASE_VERSION,
+        vcodec: str = "h264",
+        pix_fmt: str = "yuv420p",
+        g: int = 2,
+        crf: int = 30,
+    ) -> LeRobotDataset:
+        """Start an empty v2.1 dataset on disk, ready for `add_frame`.
+
+        `features` {name: {dtype, shape, names}} without the bookkeeping ones; pictures have dtype video or
+        image. FileExistsError if the folder exists; ValueError for malformed features or an unknown codec.
+        """
+        if codebase_version != CODEBASE_VERSION:
+            raise ValueError(
+                f"codebase_version '{codebase_version}' cannot be written; expected '{CODEBASE_VERSION}'."
+            )
+        options = EncoderOptions(vcodec, pix_fmt, g, crf)
+        dataset = cls.__new__(cls)
+        dataset.meta = LeRobotDatasetMetadata.create(
+            repo_id, fps, root, robot, robot_type, features, use_videos
+        )
+        dataset.episodes = dataset.image_transforms = None
+        dataset.delta_timestamps = dataset.delta_indices = None
+        dataset.tolerance_s, dataset.return_uint8 = tolerance_s, False
+        dataset.video_backend = check_video_backend(video_backend)
+        dataset._set_writer(options)
+        dataset._load_frames()
+        if image_writer_processes or image_writer_threads:
+            dataset.start_image_writer(image_writer_processes, image_writer_threads)
+        return dataset
+
+    def _set_writer(self, options: EncoderOptions) -> None:
+        self._encoder_options = options
+        self._recorder: EpisodeRecorder | None = None
+        self.image_writer: AsyncImageWriter | None = None
+        self.frame_store = None
+
+    @property
+    def recorder(self) -> EpisodeRecorder:
+        """Takes the frames of the running episode; ValueError if this dataset cannot be added to."""
+        if self._recorder is None:
+            if self.meta.info["codebase_version"] != CODEBASE_VERSION:
+                raise ValueError(
+                    f"'{self.root}' is {self.meta.info['codebase_version']}; episodes can be added to "
+                    f"{CODEBASE_VERSION} "
+                    "only. Convert it first."
+                )
+            self._recorder = EpisodeRecorder(
+                self.meta, self._encoder_options, self.tolerance_s, self.image_writer
+            )
+        return self._recorder
+
+    @property
+    def episode_buffer(self) -> dict[str, Any]:
+        """Numbers and texts of the running episode: {"size", "task", "episode_index", key: list}."""
+        return self.recorder.buffer
+
+    def add_frame(
+        self, frame: dict[str, Any], task: str | None = None, timestamp: float | None = None
+    ) -> None:
+        """Add a frame to the running episode; `task` stands in the frame or is given. ValueError if it does
+        not fit.
+        """
+        self.recorder.add_frame(frame, task, timestamp)
+
+    def save_episode(self, episode_data: dict[str, Any] | None = None) -> None:
+        """Write the running episode (or `episode_data`: {key: sequence over frames, "task": text or texts}).
+
+        When this returns the episode is on disk; killed before, the dataset is as it was.
+        """
+        if episode_data is not None:
+            self._add_frames(episode_data)
+        self.recorder.save()
+        self._table = None
+
+    def _add_frames(self, data: dict[str, Any]) -> None:
+        tasks = data["task"]
+        keys = [
+            key
+            for key in self.features
+            if key in data and key not in ("frame_index", "episode_index", "index")
+        ]
+        keys = [key for key in keys if key != "task_index"]
+        size = len(data[keys[0]])
+        for i in range(size):
+            self.add_frame({key: data[key][i] for key in keys}, tasks if isinstance(tasks, str) else tasks[i])
+
+    def clear_episode_buffer(self, delete_images: bool = True) -> None:
+        """Forget the frames of the running episode; nothing of them stays on disk."""
+        self.recorder.discard()
+
+    def has_pending_frames(self) -> bool:
+        """Whether frames were added since the last saved episode."""
+        return self._recorder is not None and self._recorder.buffer["size"] > 0
+
+    def start_image_writer(self, num_processes: int = 0, num_threads: int = 4) -> None:
+        """Write the PNG files of image features with that many threads."""
+        self.image_writer = AsyncImageWriter(num_processes, num_threads)
+        self._recorder = None
+
+    def stop_image_writer(self) -> None:
+        """End the PNG threads after what is queued."""
+        if self.image_writer is not None:
+            self.image_writer.stop()
+            self.image_writer, self._recorder = None, None
+
+    def finalize(self) -> None:
+        """Nothing to do: every saved episode is complete on disk. Kept for scripts written for LeRobot
+        0.4.
+        """
+
+    def __getstate__(self):
+        return {**self.__dict__, "_recorder": None, "image_writer": None}  # a worker process only reads
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(repo_id={self.repo_id!r}, root='{self.root}', "
+            f"episodes={self.num_episodes}, "
+            f"frames={self.num_frames}, features={list(self.features)})"
+        )
+
+
+def _pick(values: list[str], rows: list) -> list:
+    """Strings by row numbers, nested as those are."""
+    return [_pick(values, row) if isinstance(row, list) else values[row] for row in rows]

@@ -1,0 +1,353 @@
+"""Video files: decoding the frames of given timestamps, encoding, properties. PyAV only."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from threading import Lock
+
+import av
+import cv2
+import numpy as np
+import torch
+from av.video.reformatter import VideoReformatter
+
+VIDEO_BACKENDS = ("pyav", "torchcodec", "video_reader")
+VIDEO_CODECS = ("h264", "hevc", "libsvtav1")
+DECODER_CACHE_ENV = "LEROBOT_VIDEO_DECODER_CACHE_SIZE"
+DEFAULT_DECODER_CACHE_SIZE = 100
+
+av.logging.set_level(av.logging.ERROR)
+
+
+class VideoDecodeError(RuntimeError):
+    """A video file is missing, truncated, or not decodable; the message names the file."""
+
+
+class FrameTimestampError(ValueError):
+    """A video has no frame near enough to a queried timestamp; the message names the file."""
+
+
+def get_safe_default_codec() -> str:
+    """The decoding backend used when none is named."""
+    return "pyav"
+
+
+def check_video_backend(name: str | None) -> str:
+    """Return the backend that decodes; ValueError for an unknown name. Others than pyav fall back to it,
+    with a message.
+    """
+    if name is None or name == "pyav":
+        return "pyav"
+    if name not in VIDEO_BACKENDS:
+        raise ValueError(f"Unknown --dataset.video_backend '{name}'; expected one of {VIDEO_BACKENDS}.")
+    logging.warning(
+        "--dataset.video_backend=%s: decoding with pyav instead, which gives the same frames.", name
+    )
+    return "pyav"
+
+
+# --- decoding -----------------------------------------------------------------------------------------------
+
+
+class VideoReader:
+    """Random access to the frames of one video file, exact for every GOP length and with B-frames.
+
+    The packets are listed once (without decoding), so that a query knows which frame it wants and where the
+    preceding keyframe lies. The decoder stays open: a query ahead in the same group of pictures continues
+    decoding instead of seeking. `times` holds the presentation time of every frame, float64 seconds,
+    ascending.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise VideoDecodeError(f"Video '{path}' does not exist.")
+        try:
+            self._container = av.open(str(path))
+            self._stream = self._container.streams.video[0]
+            packets = [
+                p for p in self._container.demux(self._stream) if p.pts is not None and not p.is_discard
+            ]
+        except (av.FFmpegError, IndexError) as e:
+            raise VideoDecodeError(f"Video '{path}' cannot be opened: {e}.") from e
+        if not packets:
+            raise VideoDecodeError(f"Video '{path}' has no frames.")
+        # One thread: a query decodes one to a few frames, and workers provide the parallelism.
+        self._stream.codec_context.thread_count = 1
+        self._pts = np.array(sorted(p.pts for p in packets), dtype=np.int64)
+        keyframes = sorted((p.pts, p.dts) for p in packets if p.is_keyframe)
+        self._key_pts = np.array([pts for pts, _ in keyframes], dtype=np.int64)
+        self._key_dts = [dts for _, dts in keyframes]
+        self.times = self._pts * float(self._stream.time_base)
+        self._to_rgb = VideoReformatter()
+        self._decoding: Iterator[av.VideoFrame] | None = None
+        self._position: int | None = (
+            None  # pts of the last decoded frame; None: nothing decoded since opening
+        )
+
+    def close(self) -> None:
+        """Release the file and the decoder."""
+        self._decoding = None
+        self._container.close()
+
+    def nearest(self, timestamps: Sequence[float], tolerance_s: float) -> np.ndarray:
+        """Number of the frame nearest to each timestamp; FrameTimestampError unless nearer than
+        `tolerance_s`.
+        """
+        wanted = np.asarray(timestamps, dtype=np.float64)
+        right = np.searchsorted(self.times, wanted).clip(1, max(len(self.times) - 1, 1))
+        left = right - 1
+        right = right.clip(max=len(self.times) - 1)
+        chosen = np.where(wanted - self.times[left] <= self.times[right] - wanted, left, right)
+        distance = np.abs(self.times[chosen] - wanted)
+        # Timestamps are stored as float32, whose spacing exceeds 1e-4 s beyond 1024 s.
+        allowed = np.maximum(tolerance_s, np.spacing(wanted.astype(np.float32)).astype(np.float64))
+        if not (distance < allowed).all():
+            worst = int(distance.argmax())
+            raise FrameTimestampError(
+                f"Video '{self.path}' has no frame at {wanted[worst]:.6f} s: the nearest of its "
+                f"{len(self.times)} "
+                f"frames is at {self.times[chosen[worst]]:.6f} s, {distance[worst]:.6f} s away, tolerance "
+                f"{tolerance_s} s. The dataset's timestamps or fps do not match the video, or frames are "
+                f"missing."
+            )
+        return chosen
+
+    def frames(self, numbers: Sequence[int]) -> np.ndarray:
+        """The frames with these numbers as uint8 RGB (N, H, W, 3); VideoDecodeError if one cannot be
+        decoded.
+        """
+        unique, inverse = np.unique(np.asarray(numbers), return_inverse=True)
+        try:
+            decoded = [self._frame(self._pts[number]) for number in unique]
+        except (av.FFmpegError, EOFError) as e:
+            self._decoding = self._position = None
+            raise VideoDecodeError(f"Video '{self.path}' cannot be decoded: {e}.") from e
+        return np.stack([decoded[i] for i in inverse])
+
+    def _frame(self, pts: int) -> np.ndarray:
+        key = int(np.searchsorted(self._key_pts, pts, side="right")) - 1
+        start = self._key_pts[key] if key >= 0 else None
+        ahead = self._decoding is not None and self._position is not None and self._position < pts
+        if not ahead or (start is not None and self._position < start):
+            self._seek(self._key_dts[key] if key >= 0 else int(self._pts[0]))
+        for frame in self._decoding:
+            self._position = frame.pts
+            if frame.pts == pts:
+                return self._to_rgb.reformat(frame, format="rgb24").to_ndarray()
+            if frame.pts > pts:
+                break
+        raise EOFError(f"the frame at {pts * float(self._stream.time_base):.6f} s is missing or damaged")
+
+    def _seek(self, dts: int) -> None:
+        self._container.seek(dts, stream=self._stream, backward=True)
+        self._decoding, self._position = self._container.decode(self._stream), None
+
+    def __del__(self):
+        container = getattr(self, "_container", None)
+        if container is not None:
+            self._decoding = None
+            container.close()
+
+
+class _ReaderCache:
+    """The last used readers of this process; the oldest is closed when there are more than the limit."""
+
+    def __init__(self):
+        self._readers: OrderedDict[str, VideoReader] = OrderedDict()
+        self._lock = Lock()
+
+    def limit(self) -> float:
+        text = os.environ.get(DECODER_CACHE_ENV, str(DEFAULT_DECODER_CACHE_SIZE)).lower()
+        return float("inf") if text in ("none", "unbounded", "-1") else max(1, int(text))
+
+    def decode(self, path: str | Path, timestamps: Sequence[float], tolerance_s: float) -> np.ndarray:
+        # Taken out while in use: two threads never share a decoder.
+        with self._lock:
+            reader = self._readers.pop(str(path), None)
+        reader = reader or VideoReader(path)
+        frames = reader.frames(reader.nearest(timestamps, tolerance_s))
+        with self._lock:
+            self._readers[str(path)] = reader
+            while len(self._readers) > self.limit():
+                self._readers.popitem(last=False)
+        return frames
+
+    def clear(self) -> None:
+        self._lock = Lock()
+        self._readers.clear()
+
+
+_readers = _ReaderCache()
+# A forked worker shares file offsets with its parent: it must open its own.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_readers.clear)
+
+
+def decode_video_frames(
+    video_path: str | Path,
+    timestamps: Sequence[float],
+    tolerance_s: float,
+    backend: str | None = None,
+    return_uint8: bool = False,
+) -> torch.Tensor:
+    """Frames nearest to `timestamps` (seconds): float32 (T, 3, H, W) in [0, 1], or uint8.
+
+    FrameTimestampError if a frame is not strictly nearer than `tolerance_s`; VideoDecodeError if the file is
+    broken. Decoders stay open between calls (at most LEROBOT_VIDEO_DECODER_CACHE_SIZE per process, default
+    100).
+    """
+    check_video_backend(backend)
+    frames = torch.from_numpy(_readers.decode(video_path, timestamps, tolerance_s)).permute(0, 3, 1, 2)
+    return frames.contiguous() if return_uint8 else frames.to(torch.float32).div_(255)
+
+
+def iter_video_frames(video_path: str | Path) -> Iterator[np.ndarray]:
+    """Every frame from front to back as uint8 RGB (H, W, 3), decoded with several threads."""
+    to_rgb = VideoReformatter()
+    try:
+        with av.open(str(video_path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in container.decode(stream):
+                yield to_rgb.reformat(frame, format="rgb24").to_ndarray()
+    except (av.FFmpegError, IndexError) as e:
+        raise VideoDecodeError(f"Video '{video_path}' cannot be decoded: {e}.") from e
+
+
+# --- encoding -----------------------------------------------------------------------------------------------
+
+
+class VideoEncoder:
+    """Writes RGB frames to an mp4 file, frame i at i/fps seconds.
+
+    `g` is the distance of keyframes and `crf` the quality, LeRobot's defaults (2, 30): random access costs
+    at most two decoded frames. ValueError for an unknown codec.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float,
+        vcodec: str = "h264",
+        pix_fmt: str = "yuv420p",
+        g: int | None = 2,
+        crf: int | None = 30,
+        fast_decode: int = 0,
+    ):
+        if vcodec not in VIDEO_CODECS:
+            raise ValueError(f"Unknown vcodec '{vcodec}'; expected one of {VIDEO_CODECS}.")
+        if vcodec != "h264" and pix_fmt == "yuv444p":
+            logging.warning("%s cannot encode yuv444p; using yuv420p.", vcodec)
+            pix_fmt = "yuv420p"
+        options = {name: str(value) for name, value in (("g", g), ("crf", crf)) if value is not None}
+        if fast_decode:
+            name = "svtav1-params" if vcodec == "libsvtav1" else "tune"
+            options[name] = f"fast-decode={fast_decode}" if vcodec == "libsvtav1" else "fastdecode"
+        if vcodec == "hevc":
+            options["x265-params"] = "log-level=error"
+        self.path, self._vcodec, self._pix_fmt, self._options = Path(path), vcodec, pix_fmt, options
+        self._rate = Fraction(fps).limit_denominator(65535)
+        self._container, self._stream, self._to_yuv, self._count = None, None, VideoReformatter(), 0
+
+    def write(self, image: np.ndarray) -> None:
+        """Add one uint8 RGB (H, W, 3) frame; the first one fixes the size."""
+        if self._container is None:
+            self._open(*image.shape[:2])
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = self._to_yuv.reformat(frame, format=self._pix_fmt)
+        frame.pts, frame.time_base = self._count, 1 / self._rate
+        self._count += 1
+        self._container.mux(self._stream.encode(frame))
+
+    def _open(self, height: int, width: int) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._container = av.open(str(self.path), "w", format="mp4")
+        self._stream = self._container.add_stream(self._vcodec, rate=self._rate, options=self._options)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, self._pix_fmt
+        self._stream.codec_context.time_base = 1 / self._rate
+
+    def close(self) -> None:
+        """Write what the encoder still holds and the index of the file."""
+        if self._container is not None:
+            self._container.mux(self._stream.encode())
+            self._container.close()
+            self._container = None
+
+
+def encode_video_frames(
+    imgs_dir: str | Path,
+    video_path: str | Path,
+    fps: float,
+    vcodec: str = "libsvtav1",
+    pix_fmt: str = "yuv420p",
+    g: int | None = 2,
+    crf: int | None = 30,
+    fast_decode: int = 0,
+    log_level: int | None = av.logging.ERROR,
+    overwrite: bool = False,
+) -> None:
+    """Encode the `frame_??????.png` of a folder, in order.
+
+    FileNotFoundError if there are none, FileExistsError if the video exists and `overwrite` is not set.
+    """
+    video_path = Path(video_path)
+    if video_path.exists() and not overwrite:
+        raise FileExistsError(f"Video '{video_path}' exists; give overwrite=True to replace it.")
+    paths = sorted(Path(imgs_dir).glob("frame[_-]??????.png"))
+    if not paths:
+        raise FileNotFoundError(f"No frame_??????.png in '{imgs_dir}'.")
+    if log_level is not None:
+        av.logging.set_level(log_level)
+    encoder = VideoEncoder(video_path, fps, vcodec, pix_fmt, g, crf, fast_decode)
+    for path in paths:
+        encoder.write(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION))
+    encoder.close()
+
+
+# --- properties ---------------------------------------------------------------------------------------------
+
+
+def get_video_info(video_path: str | Path) -> dict:
+    """The `info` entry of a video feature in info.json."""
+    try:
+        with av.open(str(video_path)) as container:
+            stream = container.streams.video[0]
+            context = stream.codec_context
+            info = {
+                "video.height": stream.height,
+                "video.width": stream.width,
+                "video.codec": context.codec.canonical_name,
+                "video.pix_fmt": context.pix_fmt,
+                "video.is_depth_map": False,
+                "video.fps": round(stream.average_rate) if stream.average_rate else None,
+                "video.channels": get_video_pixel_channels(context.pix_fmt),
+            }
+            return {**info, **_audio_info(container)}
+    except (av.FFmpegError, IndexError) as e:
+        raise VideoDecodeError(f"Video '{video_path}' cannot be opened: {e}.") from e
+
+
+def _audio_info(container) -> dict:
+    if not container.streams.audio:
+        return {"has_audio": False}
+    stream = container.streams.audio[0]
+    return {
+        "has_audio": True,
+        "audio.channels": stream.channels,
+        "audio.codec": stream.codec_context.name,
+        "audio.bit_rate": stream.bit_rate,
+        "audio.sample_rate": stream.sample_rate,
+        "audio.bit_depth": stream.format.bits,
+        "audio.channel_layout": stream.layout.name,
+    }
+
+
+def get_video_pixel_channels(pix_fmt: str) -> int:
+    """Colour channels of a pixel format."""
+    return len(av.VideoFormat(pix_fmt).components)
