@@ -156,7 +156,7 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
         return decode(chosen, drop_unknown(chosen, raw, CONFIG_NAME), where=f"{pretrained_name_or_path}")
 
     @classmethod
-    def _class_of(cls, raw: dict, where) -> type["PreTrainedConfig"]:
+    def _class_of(cls, raw: dict, where):
         import lerobot.common.policies  # noqa: F401  registers every policy
 
         known = PreTrainedConfig.get_known_choices()
