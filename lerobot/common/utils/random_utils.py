@@ -70,7 +70,7 @@ def save_rng_state(save_dir: str | Path) -> None:
         "np_rng_state_values": torch.tensor(keys.astype(np.int64)),
         "np_rng_state_index": torch.tensor([index]),
         "np_rng_has_gauss": torch.tensor([has_gauss]),
-        "np_rng_cached_gaussian": torch.tensor([cached], dtype=torch.float32),
+        "np_rng_cached_gaussian": torch.tensor([cached], dtype=torch.float64),  # LeRobot rounds it to float32
         "torch_rng_state": state["torch"],
     }
     if gauss is not None:
