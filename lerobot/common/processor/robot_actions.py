@@ -1,0 +1,156 @@
+"""Between a policy's action tensor and the action dicts and arrays of robots and environments."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from lerobot.common.constants import ACTION
+from lerobot.common.processor.core import EnvAction, PolicyAction, RobotAction
+from lerobot.common.processor.registry import ProcessorStepRegistry
+from lerobot.common.processor.steps import (
+    ActionProcessorStep,
+    Features,
+    PolicyActionProcessorStep,
+    RobotActionProcessorStep,
+)
+from lerobot.configs.types import FeatureType, PipelineFeatureType, PolicyFeature
+
+_DELTAS = ("delta_x", "delta_y", "delta_z")
+_TARGETS = ("target_x", "target_y", "target_z")
+_TURNS = ("target_wx", "target_wy", "target_wz")
+
+
+def _scalars(names) -> dict[str, PolicyFeature]:
+    return {name: PolicyFeature(FeatureType.ACTION, (1,)) for name in names}
+
+
+@ProcessorStepRegistry.register("map_tensor_to_delta_action_dict")
+@dataclass
+class MapTensorToDeltaActionDictStep(ActionProcessorStep):
+    """(3,) or (4,) tensor, perhaps with a leading axis of one -> {delta_x, delta_y, delta_z[, gripper]}."""
+
+    use_gripper: bool = True
+
+    def _names(self) -> tuple[str, ...]:
+        return (*_DELTAS, "gripper") if self.use_gripper else _DELTAS
+
+    def action(self, action: PolicyAction) -> RobotAction:
+        if not isinstance(action, torch.Tensor):
+            raise ValueError(f"A delta action must be a tensor, got {type(action).__name__}.")
+        flat = action.squeeze(0) if action.ndim == 2 else action
+        return {name: flat[i].item() for i, name in enumerate(self._names())}
+
+    def transform_features(self, features: Features) -> Features:
+        return {**features, PipelineFeatureType.ACTION: _scalars(self._names())}
+
+
+@ProcessorStepRegistry.register("map_delta_action_to_robot_action")
+@dataclass
+class MapDeltaActionToRobotActionStep(RobotActionProcessorStep):
+    """Position deltas -> a target offset of the end effector, enabled where it exceeds the noise."""
+
+    position_scale: float = 1.0
+    noise_threshold: float = 1e-3
+
+    def action(self, action: RobotAction) -> RobotAction:
+        deltas = [float(action.pop(name)) for name in _DELTAS]
+        gripper = float(action.pop("gripper"))
+        return {
+            **action,
+            "enabled": math.hypot(*deltas) > self.noise_threshold,
+            **{name: delta * self.position_scale for name, delta in zip(_TARGETS, deltas, strict=True)},
+            **dict.fromkeys(_TURNS, 0.0),
+            "gripper_vel": gripper,
+        }
+
+    def transform_features(self, features: Features) -> Features:
+        kept = features.get(PipelineFeatureType.ACTION, {})
+        kept = {name: f for name, f in kept.items() if name not in (*_DELTAS, "gripper")}
+        added = _scalars(("enabled", *_TARGETS, *_TURNS, "gripper_vel"))
+        return {**features, PipelineFeatureType.ACTION: {**kept, **added}}
+
+
+@ProcessorStepRegistry.register("torch2numpy_action_processor")
+@dataclass
+class Torch2NumpyActionProcessorStep(ActionProcessorStep):
+    """Tensor -> array, without a leading axis of size one if there are more axes."""
+
+    squeeze_batch_dim: bool = True
+
+    def action(self, action: PolicyAction) -> EnvAction:
+        if not isinstance(action, torch.Tensor):
+            raise TypeError(f"Expected a torch.Tensor as action, got {type(action).__name__}.")
+        array = action.detach().cpu().numpy()
+        return array[0] if self.squeeze_batch_dim and array.ndim > 1 and array.shape[0] == 1 else array
+
+    def transform_features(self, features: Features) -> Features:
+        return features
+
+
+@ProcessorStepRegistry.register("numpy2torch_action_processor")
+@dataclass
+class Numpy2TorchActionProcessorStep(ActionProcessorStep):
+    """Array -> tensor of the same dtype; no action stays no action."""
+
+    def __call__(self, transition):
+        if transition.get(self._part) is not None:
+            return super().__call__(transition)
+        self._current_transition = dict(transition)
+        return transition
+
+    def action(self, action: EnvAction) -> PolicyAction:
+        if not isinstance(action, np.ndarray):
+            raise TypeError(f"Expected a numpy array as action, got {type(action).__name__}.")
+        return torch.from_numpy(action)
+
+    def transform_features(self, features: Features) -> Features:
+        return features
+
+
+@dataclass
+class _MotorStep(ActionProcessorStep):
+    """`motor_names` gives the order of the motors in the tensor."""
+
+    motor_names: list[str]
+
+    def get_config(self) -> dict[str, Any]:
+        return {"motor_names": self.motor_names}
+
+
+@ProcessorStepRegistry.register("robot_action_to_policy_action_processor")
+@dataclass
+class RobotActionToPolicyActionProcessorStep(_MotorStep):
+    """{"<motor>.pos": value} -> tensor (A,)."""
+
+    def action(self, action: RobotAction) -> PolicyAction:
+        if len(action) != len(self.motor_names):
+            raise ValueError(
+                f"Expected the {len(self.motor_names)} motors {self.motor_names}, got {sorted(action)}."
+            )
+        return torch.tensor([action[f"{motor}.pos"] for motor in self.motor_names])
+
+    def transform_features(self, features: Features) -> Features:
+        whole = PolicyFeature(FeatureType.ACTION, (len(self.motor_names),))
+        return {**features, PipelineFeatureType.ACTION: {ACTION: whole}}
+
+
+@ProcessorStepRegistry.register("policy_action_to_robot_action_processor")
+@dataclass
+class PolicyActionToRobotActionProcessorStep(_MotorStep, PolicyActionProcessorStep):
+    """Tensor (A,) -> {"<motor>.pos": value}."""
+
+    def action(self, action: PolicyAction) -> RobotAction:
+        if len(action) != len(self.motor_names):
+            raise ValueError(
+                f"Expected {len(self.motor_names)} values for {self.motor_names}, got {len(action)}."
+            )
+        return {f"{motor}.pos": value for motor, value in zip(self.motor_names, action, strict=True)}
+
+    def transform_features(self, features: Features) -> Features:
+        names = [f"{motor}.pos" for motor in self.motor_names]
+        return {**features, PipelineFeatureType.ACTION: _scalars(names)}

@@ -1,0 +1,183 @@
+"""What a processor step is, and bases for steps that change one part of a transition."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from lerobot.common.processor.core import EnvTransition, TransitionKey
+from lerobot.configs.types import PipelineFeatureType, PolicyFeature
+
+Features = dict[PipelineFeatureType, dict[str, PolicyFeature]]
+
+
+class ProcessorStep(ABC):
+    """One transformation, transition in, transition out; the input dict itself is not changed."""
+
+    _registry_name: ClassVar[str]
+    _current_transition: EnvTransition | None = None
+
+    @property
+    def transition(self) -> EnvTransition:
+        """The transition seen last. Raises ValueError before the first call."""
+        if self._current_transition is None:
+            raise ValueError(f"{type(self).__name__} has not seen a transition yet: call the step first.")
+        return self._current_transition
+
+    @abstractmethod
+    def __call__(self, transition: EnvTransition) -> EnvTransition:
+        """Return the transformed transition."""
+
+    @abstractmethod
+    def transform_features(self, features: Features) -> Features:
+        """Return the features that come out when `features` go in."""
+
+    @classmethod
+    def from_saved(
+        cls, config: dict[str, Any], overrides: dict[str, Any], folder: Path | None
+    ) -> ProcessorStep:
+        """Build the step from its saved configuration; `folder` is where the files of its pipeline lie."""
+        return cls(**{**config, **overrides})
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, as JSON can hold them."""
+        return {}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Tensors to save beside the configuration, by flat name."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state_dict` gave."""
+        return None
+
+    def reset(self) -> None:
+        """Forget what belongs to the current episode."""
+        return None
+
+
+class _PartStep(ProcessorStep):
+    """Hands one part of the transition to `_change`, and a copy if the part is a dict."""
+
+    _part: ClassVar[TransitionKey]
+    _kind: ClassVar[type] = object
+
+    @abstractmethod
+    def _change(self, part: Any) -> Any: ...
+
+    def __call__(self, transition: EnvTransition) -> EnvTransition:
+        part = transition.get(self._part)
+        if part is None or not isinstance(part, self._kind):
+            wanted = "a value" if self._kind is object else f"a {self._kind.__name__}"
+            raise ValueError(
+                f"{type(self).__name__} needs {wanted} as {self._part.value}, got {type(part).__name__}."
+            )
+        self._current_transition = dict(transition)
+        changed = self._change(dict(part) if isinstance(part, dict) else part)
+        return {**transition, self._part: changed}
+
+
+class ObservationProcessorStep(_PartStep):
+    """Changes the observation, a dict."""
+
+    _part, _kind = TransitionKey.OBSERVATION, dict
+
+    @abstractmethod
+    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """Return the new observation; the argument is a copy."""
+
+    def _change(self, part):
+        return self.observation(part)
+
+
+class ActionProcessorStep(_PartStep):
+    """Changes the action, of whatever type."""
+
+    _part = TransitionKey.ACTION
+
+    @abstractmethod
+    def action(self, action: Any) -> Any:
+        """Return the new action."""
+
+    def _change(self, part):
+        return self.action(part)
+
+
+class RobotActionProcessorStep(ActionProcessorStep):
+    """Changes a robot's action, a dict; the argument of `action` is a copy."""
+
+    _kind = dict
+
+
+class PolicyActionProcessorStep(ActionProcessorStep):
+    """Changes a policy's action, a tensor."""
+
+    _kind = torch.Tensor
+
+
+class RewardProcessorStep(_PartStep):
+    """Changes the reward."""
+
+    _part = TransitionKey.REWARD
+
+    @abstractmethod
+    def reward(self, reward: Any) -> Any:
+        """Return the new reward."""
+
+    def _change(self, part):
+        return self.reward(part)
+
+
+class DoneProcessorStep(_PartStep):
+    """Changes the done flag."""
+
+    _part = TransitionKey.DONE
+
+    @abstractmethod
+    def done(self, done: Any) -> Any:
+        """Return the new flag."""
+
+    def _change(self, part):
+        return self.done(part)
+
+
+class TruncatedProcessorStep(_PartStep):
+    """Changes the truncated flag."""
+
+    _part = TransitionKey.TRUNCATED
+
+    @abstractmethod
+    def truncated(self, truncated: Any) -> Any:
+        """Return the new flag."""
+
+    def _change(self, part):
+        return self.truncated(part)
+
+
+class InfoProcessorStep(_PartStep):
+    """Changes the info dict."""
+
+    _part, _kind = TransitionKey.INFO, dict
+
+    @abstractmethod
+    def info(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Return the new info; the argument is a copy."""
+
+    def _change(self, part):
+        return self.info(part)
+
+
+class ComplementaryDataProcessorStep(_PartStep):
+    """Changes the complementary data (task, indices, pad masks)."""
+
+    _part, _kind = TransitionKey.COMPLEMENTARY_DATA, dict
+
+    @abstractmethod
+    def complementary_data(self, complementary_data: dict[str, Any]) -> dict[str, Any]:
+        """Return the new complementary data; the argument is a copy."""
+
+    def _change(self, part):
+        return self.complementary_data(part)

@@ -1,0 +1,165 @@
+"""Turning the task sentence into token ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lerobot.common.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, TASK
+from lerobot.common.processor.core import EnvTransition, TransitionKey
+from lerobot.common.processor.registry import ProcessorStepRegistry
+from lerobot.common.processor.steps import Features, ObservationProcessorStep
+from lerobot.configs.types import FeatureType, PipelineFeatureType, PolicyFeature
+
+# Folder inside a checkpoint that holds its own copy of the tokenizer.
+TOKENIZER_FOLDER = "tokenizer"
+
+
+def load_tokenizer(name: str, folder: Path | None = None) -> Any:
+    """Load a tokenizer from a folder inside `folder`, another folder, the cache or the hub.
+
+    Raises ImportError without transformers and FileNotFoundError naming every place that was tried.
+    """
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as e:
+        raise ImportError('Tokenizing tasks needs transformers: pip install -e ".[smolvla]"') from e
+    local = _local_folder(name, folder)
+    # The cache first: asking the hub costs a round trip, or long time-outs where there is no network.
+    tries = [(local or name, True)] if local else [(name, True), (name, False)]
+    for place, offline in tries:
+        try:
+            return AutoTokenizer.from_pretrained(str(place), local_files_only=offline)
+        except (OSError, ValueError) as e:
+            reason = e
+    if local:
+        found = f"the folder '{local}' holds no usable tokenizer"
+    else:
+        places = f"{folder} and {Path.cwd()}" if folder else f"{Path.cwd()}"
+        found = f"no such folder in {places}, not in the cache, and the hub lacks it or is out of reach"
+    raise FileNotFoundError(
+        f"Tokenizer '{name}': {found}. Give a folder that holds tokenizer.json by --policy.vlm_model_name or "
+        "overrides={'tokenizer_processor': {'tokenizer_name': FOLDER}}, or set HF_ENDPOINT to a mirror."
+    ) from reason
+
+
+def _local_folder(name: str, folder: Path | None) -> Path | None:
+    """The folder that a name means, if there is one; a relative name does not lead out of `folder`."""
+    if folder is not None and not Path(name).is_absolute():
+        inside = (folder / name).resolve()
+        if inside.is_dir() and inside.is_relative_to(folder.resolve()):
+            return inside
+    path = Path(name).expanduser()
+    return path if path.is_dir() else None
+
+
+@ProcessorStepRegistry.register("tokenizer_processor")
+@dataclass
+class TokenizerProcessorStep(ObservationProcessorStep):
+    """Adds `observation.language.tokens` (B, L) int64 and `observation.language.attention_mask` (B, L) bool.
+
+    The text is `complementary_data[task_key]`, a string or a list of strings. `padding` "longest" pads to the
+    longest text of the batch, "max_length" to `max_length`; longer texts are cut on the tokenizer's own
+    truncation side. Give the `tokenizer` itself or a `tokenizer_name` (hub id or folder); only the name is
+    saved.
+    """
+
+    tokenizer_name: str | None = None
+    tokenizer: Any | None = None
+    max_length: int = 512
+    task_key: str = TASK
+    padding_side: str = "right"
+    padding: str = "max_length"
+    truncation: bool = True
+    input_tokenizer: Any = field(default=None, init=False, repr=False)
+
+    def __post_init__(self):
+        if self.tokenizer is None and self.tokenizer_name is None:
+            raise ValueError(
+                "TokenizerProcessorStep has neither a tokenizer nor a tokenizer_name: give one; at loading "
+                "by overrides={'tokenizer_processor': {'tokenizer_name': FOLDER_OR_HUB_ID}}."
+            )
+        self.input_tokenizer = (
+            self.tokenizer if self.tokenizer is not None else load_tokenizer(self.tokenizer_name)
+        )
+
+    @classmethod
+    def from_saved(cls, config: dict[str, Any], overrides: dict[str, Any], folder: Path | None):
+        """The name is looked up inside the checkpoint first; its own copy of the tokenizer serves the saved
+        name.
+        """
+        merged = {**config, **overrides}
+        if merged.get("tokenizer") is not None:
+            return cls(**merged)
+        own = folder / TOKENIZER_FOLDER if folder else None
+        if own and own.is_dir() and "tokenizer_name" not in overrides:
+            source = str(own)
+        elif (source := merged.get("tokenizer_name")) is None:
+            return cls(**merged)
+        step = cls(**{**merged, "tokenizer": load_tokenizer(source, folder)})
+        step.tokenizer = None  # so that the name is saved again
+        return step
+
+    def save_tokenizer(self, folder: str | Path) -> None:
+        """Put a copy of the tokenizer into a checkpoint, which then loads without a network."""
+        self.input_tokenizer.save_pretrained(str(Path(folder) / TOKENIZER_FOLDER))
+
+    def get_task(self, transition: EnvTransition) -> list[str]:
+        """The texts of a transition. Raises ValueError or KeyError where there are none."""
+        data = transition.get(TransitionKey.COMPLEMENTARY_DATA)
+        if data is None:
+            raise ValueError("There are no complementary data to take the task from.")
+        if self.task_key not in data:
+            raise KeyError(
+                f"The batch has no '{self.task_key}', but this policy reads a sentence. Datasets add it from "
+                f"meta/tasks; in a control loop set batch['{self.task_key}'] = 'what to do'."
+            )
+        task = data[self.task_key]
+        if isinstance(task, str):
+            return [task]
+        if isinstance(task, (list, tuple)) and all(isinstance(t, str) for t in task):
+            return list(task)
+        raise ValueError(f"Task cannot be None or other than a string or list of strings, got {task!r}.")
+
+    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        encoded = self.input_tokenizer(
+            self.get_task(self.transition),
+            max_length=self.max_length,
+            truncation=self.truncation,
+            padding=self.padding,
+            padding_side=self.padding_side,
+            return_tensors="pt",
+        )
+        device = self._device_of(observation)
+        observation[OBS_LANGUAGE_TOKENS] = encoded["input_ids"].to(device=device)
+        observation[OBS_LANGUAGE_ATTENTION_MASK] = encoded["attention_mask"].to(
+            device=device, dtype=torch.bool
+        )
+        return observation
+
+    def _device_of(self, observation: dict[str, Any]) -> torch.device | None:
+        candidates = (*observation.values(), self.transition.get(TransitionKey.ACTION))
+        return next((v.device for v in candidates if isinstance(v, torch.Tensor)), None)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {
+            "max_length": self.max_length,
+            "task_key": self.task_key,
+            "padding_side": self.padding_side,
+            "padding": self.padding,
+            "truncation": self.truncation,
+        }
+        if self.tokenizer_name is not None and self.tokenizer is None:
+            config["tokenizer_name"] = self.tokenizer_name
+        return config
+
+    def transform_features(self, features: Features) -> Features:
+        side = PipelineFeatureType.OBSERVATION
+        language = PolicyFeature(FeatureType.LANGUAGE, (self.max_length,))
+        observed = dict(features.get(side, {}))
+        for name in (OBS_LANGUAGE_TOKENS, OBS_LANGUAGE_ATTENTION_MASK):
+            observed.setdefault(name, language)
+        return {**features, side: observed}
