@@ -1,0 +1,52 @@
+"""Builds vectorised environments from their configuration."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+
+from lerobot.common.envs.configs import EnvConfig
+
+
+def make_env_config(env_type: str, **kwargs) -> EnvConfig:
+    """The configuration registered as `env_type`; raises ValueError for an unknown one."""
+    choices = EnvConfig.get_known_choices()
+    if env_type not in choices:
+        raise ValueError(f"--env.type={env_type}: expected one of {', '.join(sorted(choices))}")
+    return choices[env_type](**kwargs)
+
+
+def make_env(cfg: EnvConfig, n_envs: int = 1, use_async_envs: bool = False):
+    """A gymnasium vector environment of `n_envs` copies, each in its own process with `use_async_envs`.
+
+    An environment that has ended starts anew in the same step (gymnasium 1.0, which cannot, in the next one).
+    Raises ValueError for n_envs < 1 and ModuleNotFoundError naming the extra.
+    """
+    if n_envs < 1:
+        raise ValueError(f"n_envs={n_envs}: at least one environment is needed (--eval.batch_size)")
+    package = f"gym_{cfg.type}"
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        extra = "sim" if cfg.type == "koch" else cfg.type
+        raise ModuleNotFoundError(
+            f'--env.type={cfg.type} needs {error.name}: pip install -e ".[{extra}]"', name=error.name
+        ) from error
+    from gymnasium import vector
+
+    options = {}
+    if hasattr(vector, "AutoresetMode"):
+        options["autoreset_mode"] = vector.AutoresetMode.SAME_STEP
+    make_vector = vector.AsyncVectorEnv if use_async_envs else vector.SyncVectorEnv
+    make_one = functools.partial(_make_one, package, cfg.task, cfg.gym_kwargs)
+    return make_vector([make_one] * n_envs, **options)
+
+
+def _make_one(package: str, task: str, kwargs: dict):
+    # Imported here for worker processes that do not inherit the parent's registry.
+    importlib.import_module(package)
+    import gymnasium as gym
+
+    from lerobot.common.envs.task import TaskSentence
+
+    return TaskSentence(gym.make(f"{package}/{task}", disable_env_checker=True, **kwargs))
