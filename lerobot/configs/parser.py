@@ -142,12 +142,44 @@ def merge(base: dict, over: dict) -> dict:
 REPLACED_WHOLE = {"input_features", "output_features", "normalization_mapping", "rename_map", "tfs"}
 
 
-def decode(cls: type, raw: dict, where: str = "command line") -> Any:
-    """Decode a nested dict into a dataclass; ValueError says which field of what could not be read."""
+def decode(cls: type, raw: dict, where: str = "command line", prefix: str = "") -> Any:
+    """Decode a nested dict into a dataclass; what its own checks raise passes through.
+
+    ValueError names the field that is unknown, missing or cannot be read.
+    """
+    raw = dict(raw)
+    if issubclass(cls, draccus.ChoiceRegistry):
+        cls = _chosen(cls, raw, where, prefix)
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    if unknown := sorted(set(raw) - set(fields)):
+        raise ValueError(f"{where}: {prefix}{unknown[0]} is not a field of {cls.__name__}.")
+    for name, f in fields.items():
+        if name not in raw and f.default is f.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}: no {prefix}{name} given; set --{prefix}{name}... (see --help).")
+    values = {name: _decode_field(hints[name], value, where, prefix + name) for name, value in raw.items()}
+    return cls(**values)
+
+
+def _chosen(cls: type, raw: dict, where: str, prefix: str) -> type:
+    choices = cls.get_known_choices()
+    if cls in choices.values():
+        raw.pop("type", None)
+        return cls
+    name = raw.pop("type", None) or cls.default_choice_name()
+    if name not in choices:
+        raise ValueError(f"{where}: {prefix}type={name} is unknown; expected one of {', '.join(sorted(choices))}.")
+    return choices[name]
+
+
+def _decode_field(hint: Any, value: Any, where: str, name: str) -> Any:
+    inner = next((m for m in _members(hint) if dataclasses.is_dataclass(m)), None)
+    if inner is not None and isinstance(value, dict):
+        return decode(inner, value, where, name + ".")
     try:
-        return draccus.decode(cls, raw)
+        return draccus.decode(hint, value)
     except DraccusException as e:
-        raise ValueError(f"{where}: {' '.join(str(e).split())}") from e
+        raise ValueError(f"{where}: {name}={value!r} cannot be read: {' '.join(str(e).split())}") from e
 
 
 # --- the whole command line ---------------------------------------------------------------------------------------
@@ -186,9 +218,7 @@ def policy_layer(typed: dict, below: dict) -> dict:
     path, kind, present = policy.get(PATH_KEY), policy.get("type"), (below.get("policy") or {}).get("type")
     if path is None:
         if kind and present and kind != present:
-            raise ValueError(
-                f"--policy.type={kind} does not fit the preset or config file, which is for '{present}'."
-            )
+            raise ValueError(f"--policy.type={kind} does not fit the preset or config file, which is for '{present}'.")
         return {}
     if kind is not None:
         raise ValueError("Give --policy.path (a checkpoint) or --policy.type (from zero), not both.")
@@ -276,9 +306,7 @@ def help_text(cls: type) -> str:
     ]
     rows = list(_help_rows(cls, ""))
     width = min(48, max(len(name) + len(default) for name, default, _ in rows) + 3)
-    lines += [
-        f"  {'--' + name + '=' + default:<{width}}  {comment}".rstrip() for name, default, comment in rows
-    ]
+    lines += [f"  {'--' + name + '=' + default:<{width}}  {comment}".rstrip() for name, default, comment in rows]
     return "\n".join(lines)
 
 

@@ -125,11 +125,7 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
     def extras(self) -> dict[str, Any]:
         """Fields of our own that differ from their default, JSON-encoded."""
         encoded = draccus.encode(self)
-        return {
-            name: encoded[name]
-            for name, f in self.extra_fields().items()
-            if getattr(self, name) != _default_of(f)
-        }
+        return {name: encoded[name] for name, f in self.extra_fields().items() if getattr(self, name) != _default_of(f)}
 
     def _save_pretrained(self, folder: Path) -> None:
         encoded = draccus.encode(self, PreTrainedConfig)

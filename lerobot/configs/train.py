@@ -61,12 +61,8 @@ class TrainPipelineConfig:
         if self.resume:
             self._find_checkpoint()
         if self.policy is None:
-            raise ValueError(
-                "No policy given: set --policy.type=smolvla (from zero) or --policy.path=CHECKPOINT."
-            )
-        self.job_name = self.job_name or (
-            f"{self.env.type}_{self.policy.type}" if self.env else self.policy.type
-        )
+            raise ValueError("No policy given: set --policy.type=smolvla (from zero) or --policy.path=CHECKPOINT.")
+        self.job_name = self.job_name or (f"{self.env.type}_{self.policy.type}" if self.env else self.policy.type)
         self._set_output_dir()
         self._check_numbers()
         self._set_optimizer()
@@ -115,9 +111,7 @@ class TrainPipelineConfig:
     def _set_optimizer(self) -> None:
         if not self.use_policy_training_preset:
             if self.optimizer is None or self.scheduler is None:
-                raise ValueError(
-                    "--use_policy_training_preset=false needs --optimizer.type and --scheduler.type."
-                )
+                raise ValueError("--use_policy_training_preset=false needs --optimizer.type and --scheduler.type.")
             return
         typed = [f for f in self.typed_flags if f.startswith(("optimizer.", "scheduler."))]
         if typed and not self.resume:
@@ -132,11 +126,7 @@ class TrainPipelineConfig:
     @classmethod
     def resume_config_path(cls, given: dict[str, str]) -> str | None:
         """The config file to load when only `--resume=true --output_dir=RUN` was typed."""
-        if (
-            given.get("resume", "false").lower() != "true"
-            or "config_path" in given
-            or "output_dir" not in given
-        ):
+        if given.get("resume", "false").lower() != "true" or "config_path" in given or "output_dir" not in given:
             return None
         return str(last_train_config(Path(given["output_dir"])))
 
@@ -149,9 +139,7 @@ class TrainPipelineConfig:
         write_json(self.to_dict(), Path(folder) / TRAIN_CONFIG_NAME)
 
     @classmethod
-    def from_pretrained(
-        cls, path: str | Path, cli_args: list[str] | None = None, **_
-    ) -> "TrainPipelineConfig":
+    def from_pretrained(cls, path: str | Path, cli_args: list[str] | None = None, **_) -> "TrainPipelineConfig":
         """Read a train_config.json (file, checkpoint folder or hub id), with `--field=value` arguments on top."""
         from lerobot.common.utils.hub import find_file
         from lerobot.configs import parser
@@ -164,6 +152,4 @@ def last_train_config(output_dir: str | Path | None) -> Path:
     """Where the newest checkpoint of a run keeps its configuration."""
     if output_dir is None:
         raise ValueError("--resume=true needs --output_dir=RUN or --config_path=RUN/checkpoints/last/...")
-    return (
-        Path(output_dir) / CHECKPOINTS_DIR / LAST_CHECKPOINT_LINK / PRETRAINED_MODEL_DIR / TRAIN_CONFIG_NAME
-    )
+    return Path(output_dir) / CHECKPOINTS_DIR / LAST_CHECKPOINT_LINK / PRETRAINED_MODEL_DIR / TRAIN_CONFIG_NAME

@@ -14,6 +14,7 @@ import sys
 import torch
 
 from lerobot.common.datasets.factory import make_dataset
+from lerobot.common.datasets.sampler import draw_seed
 from lerobot.common.optim.factory import make_optimizer_and_scheduler
 from lerobot.common.policies.factory import make_policy
 from lerobot.common.training.checkpoint import (
@@ -28,7 +29,7 @@ from lerobot.common.training.precision import Precision
 from lerobot.common.training.processors import images_as_float, make_training_processors
 from lerobot.common.training.report import evaluate_in_env, finish
 from lerobot.common.training.smoke import smoke
-from lerobot.common.utils.random_utils import derive_seed, set_seed
+from lerobot.common.utils.random_utils import set_seed
 from lerobot.common.utils.utils import init_logging, run_command
 from lerobot.configs import parser
 from lerobot.configs.train import TrainPipelineConfig
@@ -86,10 +87,8 @@ def train(cfg: TrainPipelineConfig):
         batch = preprocessor(images_as_float(next(batches), precision.device))
         tracker.dataloading_s = timer()
         if cfg.seed is not None:  # draws are a function of the step, so a resumed run repeats them
-            torch.manual_seed(derive_seed(cfg.seed, step))
-        info = update_policy(
-            tracker, policy, batch, optimizer, cfg.optimizer.grad_clip_norm, precision, scheduler
-        )
+            torch.manual_seed(draw_seed(cfg.seed, step))
+        info = update_policy(tracker, policy, batch, optimizer, cfg.optimizer.grad_clip_norm, precision, scheduler)
         step += 1
         tracker.step()
         tracker.update_s = timer()
@@ -100,15 +99,13 @@ def train(cfg: TrainPipelineConfig):
         if cfg.save_checkpoint and (step == cfg.steps or (cfg.save_freq and step % cfg.save_freq == 0)):
             checkpoint_dir = get_step_checkpoint_dir(cfg.output_dir, cfg.steps, step)
             logging.info("Checkpoint %s", checkpoint_dir)
-            save_checkpoint(
-                checkpoint_dir, step, cfg, policy, optimizer, scheduler, preprocessor, postprocessor
-            )
+            save_checkpoint(checkpoint_dir, step, cfg, policy, optimizer, scheduler, preprocessor, postprocessor)
             update_last_checkpoint(checkpoint_dir)
         if cfg.env and cfg.eval_freq and step % cfg.eval_freq == 0:
             metrics_file.log_eval(step, evaluate_in_env(cfg, policy, preprocessor, postprocessor, step))
         timer()
 
-    return finish(cfg, policy, preprocessor, postprocessor, held_out, metrics_file)
+    return finish(cfg, policy, preprocessor, postprocessor, held_out, metrics_file, dataset.meta)
 
 
 def main():

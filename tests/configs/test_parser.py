@@ -23,7 +23,10 @@ def test_booleans_are_read_as_people_type_them(word):
 
 
 def test_both_forms_of_a_flag_and_numbers_with_underscores():
-    cfg = parse(TrainPipelineConfig, [DATA, "--policy.type", "act", "--steps", "10_000", "--policy.optimizer_lr=1e-4", "--smoke"])
+    cfg = parse(
+        TrainPipelineConfig,
+        [DATA, "--policy.type", "act", "--steps", "10_000", "--policy.optimizer_lr=1e-4", "--smoke"],
+    )
     assert (cfg.steps, cfg.policy.optimizer_lr, cfg.smoke) == (10_000, 1e-4, True)
 
 

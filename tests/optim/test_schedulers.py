@@ -16,7 +16,9 @@ SCHEDULES = json.loads((TABLES / "schedules.json").read_text())
 PRESETS = json.loads((TABLES / "presets.json").read_text())
 
 
-@pytest.mark.parametrize("table", [t for t in SCHEDULES if "lr" in t], ids=lambda t: f"{t['type']}-{t['num_training_steps']}")
+@pytest.mark.parametrize(
+    "table", [t for t in SCHEDULES if "lr" in t], ids=lambda t: f"{t['type']}-{t['num_training_steps']}"
+)
 def test_rates_equal_the_table(table):
     config = decode(LRSchedulerConfig, {"type": table["type"], **table["config"]})
     factor = config.multiplier(table["num_training_steps"])

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from lerobot.common.utils.random_utils import (
-    derive_seed,
     load_rng_state,
     save_rng_state,
     seeded_context,
@@ -39,9 +38,3 @@ def test_a_seeded_block_leaves_no_trace_even_when_it_raises():
     except RuntimeError:
         pass
     assert draw() == expected
-
-
-def test_derived_seeds_are_stable_and_differ():
-    assert derive_seed(1000, 7) == derive_seed(1000, 7)
-    assert len({derive_seed(1000, step) for step in range(1000)}) == 1000
-    assert derive_seed(1, 2) != derive_seed(2, 1)

@@ -43,9 +43,7 @@ def update_last_checkpoint(checkpoint_dir: Path) -> Path:
     """Point the `last` link at a checkpoint; the old link is replaced in one step."""
     link = Path(checkpoint_dir).parent / LAST_CHECKPOINT_LINK
     if link.is_dir() and not link.is_symlink():
-        raise FileExistsError(
-            f"{link} is a folder where the link to the newest checkpoint belongs; move it away."
-        )
+        raise FileExistsError(f"{link} is a folder where the link to the newest checkpoint belongs; move it away.")
     partial = link.with_name(f".{LAST_CHECKPOINT_LINK}.{os.getpid()}")
     partial.unlink(missing_ok=True)
     partial.symlink_to(Path(checkpoint_dir).name)

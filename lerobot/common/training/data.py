@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
+from lerobot.common.datasets.collate import collate
 from lerobot.common.datasets.lerobot_dataset import LeRobotDatasetMetadata
 from lerobot.common.datasets.sampler import EpochSampler
 
@@ -39,7 +40,7 @@ def make_loader(dataset, cfg, device: torch.device, start_step: int = 0) -> Data
     return DataLoader(
         dataset,
         batch_sampler=BatchSampler(sampler, cfg.batch_size, drop_last=False),
-        collate_fn=getattr(dataset, "collate", None),
+        collate_fn=collate,
         num_workers=cfg.num_workers,
         pin_memory=device.type == "cuda",
         **workers,

@@ -85,10 +85,9 @@ class MetricsFile:
         with self.path.open("a") as f:
             f.write(json.dumps(row) + "\n")
 
-    def losses(self) -> tuple[list[int], list[float]]:
-        """Steps and losses logged so far."""
-        rows = [r for r in read_lines(self.path) if "loss" in r]
-        return [r["step"] for r in rows], [r["loss"] for r in rows]
+    def rows(self) -> list[dict]:
+        """Everything logged so far."""
+        return read_lines(self.path)
 
 
 def read_lines(path: Path) -> list[dict]:

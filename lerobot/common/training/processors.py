@@ -32,17 +32,14 @@ def make_training_processors(cfg, dataset_stats: dict):
         policy,
         path,
         preprocessor_overrides=overrides,
-        postprocessor_overrides={
-            "unnormalizer_processor": {**normalizer, "features": policy.output_features}
-        },
+        postprocessor_overrides={"unnormalizer_processor": {**normalizer, "features": policy.output_features}},
     )
 
 
 def images_as_float(batch: dict, device: torch.device) -> dict:
     """A collated batch on `device`, its uint8 pictures (moved as they are, a quarter of the bytes) as float32 in [0, 1]."""
     return {
-        k: _as_float(k, v.to(device, non_blocking=True)) if isinstance(v, torch.Tensor) else v
-        for k, v in batch.items()
+        k: _as_float(k, v.to(device, non_blocking=True)) if isinstance(v, torch.Tensor) else v for k, v in batch.items()
     }
 
 

@@ -22,11 +22,6 @@ def set_seed(seed: int, accelerator=None) -> None:
     torch.manual_seed(seed)
 
 
-def derive_seed(*parts: int) -> int:
-    """One 63-bit seed from several numbers, for example (seed, epoch, index); a fixed mixing, the same everywhere."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
-
-
 @contextmanager
 def seeded_context(seed: int) -> Iterator[None]:
     """Run a block under a seed and put every generator back as it was, also when the block raises."""
