@@ -14,7 +14,7 @@ import sys
 import torch
 
 from lerobot.common.datasets.factory import make_dataset
-from lerobot.common.datasets.sampler import draw_seed
+from lerobot.common.datasets.sampler import derive_seed
 from lerobot.common.optim.factory import make_optimizer_and_scheduler
 from lerobot.common.policies.factory import make_policy
 from lerobot.common.training.checkpoint import (
@@ -87,7 +87,7 @@ def train(cfg: TrainPipelineConfig):
         batch = preprocessor(images_as_float(next(batches), precision.device))
         tracker.dataloading_s = timer()
         if cfg.seed is not None:  # draws are a function of the step, so a resumed run repeats them
-            torch.manual_seed(draw_seed(cfg.seed, step))
+            torch.manual_seed(derive_seed(cfg.seed, step))
         info = update_policy(tracker, policy, batch, optimizer, cfg.optimizer.grad_clip_norm, precision, scheduler)
         step += 1
         tracker.step()
