@@ -1,0 +1,128 @@
+"""Configuration of SmolVLA."""
+
+from dataclasses import dataclass, field
+
+from lerobot.common.constants import OBS_IMAGES
+from lerobot.common.optim.optimizers import AdamWConfig
+from lerobot.common.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
+from lerobot.configs.policies import PreTrainedConfig, extra
+from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
+
+
+def _default_normalization() -> dict[str, NormalizationMode]:
+    return {
+        "VISUAL": NormalizationMode.IDENTITY,
+        "STATE": NormalizationMode.MEAN_STD,
+        "ACTION": NormalizationMode.MEAN_STD,
+    }
+
+
+@PreTrainedConfig.register_subclass("smolvla")
+@dataclass
+class SmolVLAConfig(PreTrainedConfig):
+    """A small vision-language model reads cameras, task and state; an action expert beside it denoises a chunk.
+
+    Raises ValueError for `n_action_steps` above `chunk_size`, NotImplementedError for delta joint actions.
+    """
+
+    n_obs_steps: int = 1  # the model reads one observation
+    chunk_size: int = 50  # actions predicted per model call
+    n_action_steps: int = 50  # how many of them are executed before the next call
+
+    normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_default_normalization)
+
+    max_state_dim: int = 32  # the state is zero-padded to this width
+    max_action_dim: int = 32  # so are the actions; noise and velocity have this width
+    resize_imgs_with_padding: tuple[int, int] | None = (512, 512)  # (width, height); empty: no resize
+    empty_cameras: int = 0  # how many absent cameras may be filled with black, masked pictures
+
+    adapt_to_pi_aloha: bool = False  # joint signs and gripper units of pi0's Aloha data
+    use_delta_joint_actions_aloha: bool = False  # not available
+
+    tokenizer_max_length: int = 48  # longest task, in tokens
+    num_steps: int = 10  # denoising steps of one chunk
+    use_cache: bool = True  # keys and values of the prefix are always computed once per chunk
+
+    freeze_vision_encoder: bool = True  # keep the vision tower as it is
+    train_expert_only: bool = True  # keep the whole vision-language model as it is
+    train_state_proj: bool = True  # train the projection of the state
+
+    optimizer_lr: float = 1e-4
+    optimizer_betas: tuple[float, float] = (0.9, 0.95)
+    optimizer_eps: float = 1e-8
+    optimizer_weight_decay: float = 1e-10
+    optimizer_grad_clip_norm: float = 10
+
+    scheduler_warmup_steps: int = 1_000
+    scheduler_decay_steps: int = 30_000
+    scheduler_decay_lr: float = 2.5e-6
+
+    # Hub id, local folder, or a size that ships with the code (`smolvla_mini`): configuration and tokenizer.
+    vlm_model_name: str = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
+    load_vlm_weights: bool = False  # start from the pretrained vision-language model, in bfloat16
+
+    add_image_special_tokens: bool = False  # put marker tokens around every picture
+    attention_mode: str = "cross_attn"  # containing "cross": the expert reads the prefix in cross layers
+    prefix_length: int = -1  # kept for compatibility: padding the prefix changes no number, so none is built
+    pad_language_to: str = "longest"  # or "max_length"
+    num_expert_layers: int = -1  # 0 or less: as many as the vision-language model
+    num_vlm_layers: int = 16  # text layers kept; 0 or less: all
+    self_attn_every_n_layers: int = 2  # every n-th layer is a joint self-attention layer; 0 or less: none
+    expert_width_multiplier: float = 0.75  # width of the expert, relative to the text model
+
+    min_period: float = 4e-3  # of the sine waves that encode the denoising time
+    max_period: float = 4.0
+
+    rtc_config: dict | None = None  # kept for compatibility; without a previous chunk it changes nothing
+    compile_model: bool = False  # torch.compile training and sampling
+    compile_mode: str = "max-autotune"
+
+    vlm_config: dict = extra({})  # overrides of the vision-language model's configuration, nested as there
+    optimizer_lr_vision: float | None = extra(None)  # learning rate of the vision tower; empty: optimizer_lr
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.n_action_steps > self.chunk_size:
+            raise ValueError(
+                "The chunk size is the upper bound of action steps per model call: "
+                f"--policy.n_action_steps={self.n_action_steps}, --policy.chunk_size={self.chunk_size}."
+            )
+        if self.use_delta_joint_actions_aloha:
+            raise NotImplementedError(
+                "--policy.use_delta_joint_actions_aloha=true is used for real Aloha models and not available."
+            )
+
+    def validate_features(self) -> None:
+        """Declare the inputs of `empty_cameras`."""
+        for i in range(self.empty_cameras):
+            name = f"{OBS_IMAGES}.empty_camera_{i}"
+            self.input_features[name] = PolicyFeature(type=FeatureType.VISUAL, shape=(3, 480, 640))
+
+    def get_optimizer_preset(self) -> AdamWConfig:
+        return AdamWConfig(
+            lr=self.optimizer_lr,
+            betas=self.optimizer_betas,
+            eps=self.optimizer_eps,
+            weight_decay=self.optimizer_weight_decay,
+            grad_clip_norm=self.optimizer_grad_clip_norm,
+        )
+
+    def get_scheduler_preset(self) -> CosineDecayWithWarmupSchedulerConfig:
+        return CosineDecayWithWarmupSchedulerConfig(
+            peak_lr=self.optimizer_lr,
+            decay_lr=self.scheduler_decay_lr,
+            num_warmup_steps=self.scheduler_warmup_steps,
+            num_decay_steps=self.scheduler_decay_steps,
+        )
+
+    @property
+    def observation_delta_indices(self) -> list[int]:
+        return [0]
+
+    @property
+    def action_delta_indices(self) -> list[int]:
+        return list(range(self.chunk_size))
+
+    @property
+    def reward_delta_indices(self) -> None:
+        return None

@@ -1,0 +1,388 @@
+"""SmolVLA: flow matching over action chunks, conditioned on cameras, task and state (arXiv 2506.01844)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lerobot.common.constants import (
+    ACTION,
+    ACTION_IS_PAD,
+    OBS_LANGUAGE_ATTENTION_MASK,
+    OBS_LANGUAGE_TOKENS,
+    OBS_STATE,
+)
+from lerobot.common.policies.common.action_queue import ActionQueue
+from lerobot.common.policies.common.flow_matching import (
+    attention_bias,
+    create_sinusoidal_pos_embedding,
+    integrate,
+    make_att_2d_masks,
+    noisy_actions,
+    pad_tensor,
+    pad_vector,
+    resize_with_pad,
+    sample_noise,
+    sample_time,
+)
+from lerobot.common.policies.common.losses import masked_mean
+from lerobot.common.policies.pretrained import PreTrainedPolicy
+from lerobot.common.policies.smolvla import aloha
+from lerobot.common.policies.smolvla.aloha import (
+    aloha_gripper_from_angular,
+    aloha_gripper_from_angular_inv,
+    aloha_gripper_to_angular,
+    normalize,
+    safe_arcsin,
+    unnormalize,
+)
+from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.common.policies.smolvla.smolvlm import SmolVLMConfig
+from lerobot.common.policies.smolvla.smolvlm_with_expert import KeysValues, SmolVLMWithExpertModel, freeze
+from lerobot.common.policies.smolvla.vlm_source import HOW_TO_START, TOKENIZER_FOLDER, VLMSource
+from lerobot.common.processor import images_to_float
+
+__all__ = [
+    "SmolVLAPolicy",
+    "VLAFlowMatching",
+    "aloha_gripper_from_angular",
+    "aloha_gripper_from_angular_inv",
+    "aloha_gripper_to_angular",
+    "create_sinusoidal_pos_embedding",
+    "make_att_2d_masks",
+    "normalize",
+    "pad_tensor",
+    "pad_vector",
+    "resize_with_pad",
+    "safe_arcsin",
+    "unnormalize",
+]
+
+
+class SmolVLAPolicy(PreTrainedPolicy):
+    """SmolVLA behind the interface of every policy.
+
+    checkpoint: where the weights will be loaded from (`from_pretrained` sets it); then nothing is initialized and no
+    pretrained vision-language model is fetched. Without it the weights are random, or the vision-language model's with
+    `config.load_vlm_weights`.
+    """
+
+    config_class = SmolVLAConfig
+    name = "smolvla"
+
+    def __init__(self, config: SmolVLAConfig, checkpoint: str | Path | None = None, **_kwargs):
+        super().__init__(config)
+        config.validate_features()
+        self.source = VLMSource(config.vlm_model_name, checkpoint, config.vlm_config)
+        markers = self.source.image_token_ids() if config.add_image_special_tokens else None
+        with torch.device("meta"):  # no default initialization of weights that are about to be written
+            self.model = VLAFlowMatching(config, SmolVLMConfig.from_dict(self.source.config()), markers)
+        self.model.to_empty(device="cpu")
+        if checkpoint is None:
+            self.model.init_weights()
+            if config.load_vlm_weights:
+                self.source.load_weights(self.model.vlm_with_expert.vlm)
+        self._queue = ActionQueue(config.n_action_steps)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs) -> SmolVLAPolicy:
+        return super().from_pretrained(pretrained_name_or_path, checkpoint=pretrained_name_or_path, **kwargs)
+
+    @classmethod
+    def validate_from_scratch(cls, config: SmolVLAConfig) -> None:
+        """Raise ValueError if training without a checkpoint would keep frozen weights at random values."""
+        if not (config.load_vlm_weights or cls.trains_everything(config)):
+            raise ValueError(
+                "SmolVLA from zero with a frozen vision-language model needs that model's weights "
+                f"(--policy.load_vlm_weights=true), else they would stay random. {HOW_TO_START}"
+            )
+
+    @staticmethod
+    def trains_everything(config: SmolVLAConfig) -> bool:
+        """Whether no part that matters is frozen, so that random weights are a sensible start."""
+        return not config.freeze_vision_encoder and not config.train_expert_only
+
+    def _save_pretrained(self, folder: Path) -> None:
+        super()._save_pretrained(folder)
+        self.source.save(folder / TOKENIZER_FOLDER)
+
+    def reset(self) -> None:
+        """Forget queued actions."""
+        self._queue.reset()
+
+    def get_optim_params(self) -> list[nn.Parameter] | list[dict]:
+        """All parameters, frozen ones included, so that an optimizer's state fits whatever is frozen.
+
+        One group; two with `optimizer_lr_vision` (the vision tower last, at that rate).
+        """
+        rate = self.config.optimizer_lr_vision
+        if rate is None:
+            return list(self.parameters())
+        vision = list(self.model.vlm_with_expert.vlm.model.vision_model.parameters())
+        held = {id(p) for p in vision}
+        rest = [p for p in self.parameters() if id(p) not in held]
+        return [{"params": rest}, {"params": vision, "lr": rate}]
+
+    def forward(
+        self,
+        batch: dict[str, Tensor],
+        noise: Tensor | None = None,
+        time: Tensor | None = None,
+        reduction: str = "mean",
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Flow-matching loss of a normalized batch; `noise` (B, C, max_action_dim) and `time` (B,) are drawn if absent.
+
+        reduction: "mean" (scalar) or "none" (one loss per sample). Only real steps and real action dimensions count;
+        with `config.loss_over_padding` everything does, as in LeRobot 0.4.4.
+        """
+        actions = self.prepare_action(batch)
+        losses = self.model.forward(*self.prepare_observation(batch), actions, noise, time)  # (B, C, max_action_dim)
+        width, is_pad = batch[ACTION].shape[-1], batch.get(ACTION_IS_PAD)
+        over = self.config.loss_over_padding
+        if over:  # LeRobot 0.4.4 looks for a key that no dataset has, and never cuts the padded dimensions
+            width, is_pad = None, batch.get("actions_id_pad")
+        reduce = partial(masked_mean, width=width, over_padding=over)
+        if reduction == "none":
+            no_pad = torch.zeros(losses.shape[:2], dtype=torch.bool, device=losses.device)
+            loss = torch.vmap(reduce)(losses, no_pad if is_pad is None else is_pad)
+        else:
+            loss = reduce(losses, is_pad)
+        return loss, {"loss": loss.detach().mean()}
+
+    @torch.no_grad()
+    def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None, **_kwargs) -> Tensor:
+        """Return the whole chunk `(B, chunk_size, A)` in normalized units; `noise` `(B, chunk_size, max_action_dim)`."""
+        self.eval()
+        actions = self.model.sample_actions(*self.prepare_observation(batch), noise=noise)
+        actions = actions[..., : self.config.action_feature.shape[0]]
+        return aloha.encode_actions(actions) if self.config.adapt_to_pi_aloha else actions
+
+    @torch.no_grad()
+    def select_action(self, batch: dict[str, Tensor], noise: Tensor | None = None, **kwargs) -> Tensor:
+        """Return the next action `(B, A)`; observations count only when the queue is empty."""
+        if self._queue.is_empty:
+            self._queue.extend(self.predict_action_chunk(batch, noise, **kwargs))
+        return self._queue.pop()
+
+    def prepare_observation(self, batch: dict[str, Tensor]) -> tuple:
+        """What the model reads of a preprocessed batch: images, image masks, tokens, token masks, state."""
+        images, image_masks = self.prepare_images(batch)
+        if OBS_LANGUAGE_TOKENS not in batch:
+            raise ValueError(
+                f"The batch has no '{OBS_LANGUAGE_TOKENS}': the preprocessor makes it from the sentence in `task`."
+            )
+        tokens, token_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
+        return images, image_masks, tokens, token_masks, self.prepare_state(batch)
+
+    def prepare_images(self, batch: dict[str, Tensor]) -> tuple[list[Tensor | None], list[Tensor]]:
+        """Pictures `(B, 3, H, W)` scaled to [-1, 1] in feature order, and per camera a bool mask `(B,)`.
+
+        Absent cameras, at most `empty_cameras` of them, stand last as None with a mask that is all false. Raises
+        ValueError if no camera of the configuration is in the batch.
+        """
+        names = list(self.config.image_features)
+        present = [n for n in names if n in batch]
+        batch = images_to_float(batch)
+        if not present:
+            raise ValueError(
+                "All image features are missing from the batch. The policy reads "
+                f"{', '.join(names) or 'no camera'}; the batch has {', '.join(batch)}."
+            )
+        images: list[Tensor | None] = [self._prepare_image(batch[name]) for name in present]
+        count, device = images[0].shape[0], images[0].device
+        masks = [
+            batch[f"{n}_padding_mask"].bool()
+            if f"{n}_padding_mask" in batch
+            else torch.ones(count, dtype=torch.bool, device=device)
+            for n in present
+        ]
+        absent = min(len(names) - len(present), self.config.empty_cameras)
+        masks += [torch.zeros(count, dtype=torch.bool, device=device)] * absent
+        return images + [None] * absent, masks
+
+    def _prepare_image(self, image: Tensor) -> Tensor:
+        image = image[:, -1] if image.ndim == 5 else image
+        if self.config.resize_imgs_with_padding is not None:
+            image = resize_with_pad(image, *self.config.resize_imgs_with_padding, pad_value=0)
+        return image * 2.0 - 1.0
+
+    def prepare_state(self, batch: dict[str, Tensor]) -> Tensor:
+        """The latest state, zero-padded: `(B, max_state_dim)`."""
+        state = batch[OBS_STATE]
+        state = state[:, -1] if state.ndim > 2 else state
+        if self.config.adapt_to_pi_aloha:
+            state = aloha.decode_state(state)
+        return pad_vector(state, self.config.max_state_dim)
+
+    def prepare_action(self, batch: dict[str, Tensor]) -> Tensor:
+        """The recorded chunk, zero-padded: `(B, C, max_action_dim)`."""
+        actions = batch[ACTION]
+        if self.config.adapt_to_pi_aloha:
+            actions = aloha.encode_actions_inv(actions)
+        return pad_vector(actions, self.config.max_action_dim)
+
+
+@dataclass
+class Prefix:
+    """What the expert needs of an observation: per layer what it attends, and who may attend whom.
+
+    bias: `(B, 1, C, P + C)`, additive, action tokens over prefix and action tokens. positions: `(B, C)` of the action tokens.
+    """
+
+    context: KeysValues
+    bias: Tensor
+    positions: Tensor
+
+
+class VLAFlowMatching(nn.Module):
+    """Velocity of a noisy action chunk, given pictures, task and state.
+
+    vlm_config: of the vision-language model. markers: ids of the two special tokens around pictures, None to leave them out.
+    """
+
+    def __init__(
+        self, config: SmolVLAConfig, vlm_config: SmolVLMConfig, markers: tuple[int, int] | None = None
+    ):
+        super().__init__()
+        self.config = config
+        self.markers = markers
+        self.vlm_with_expert = SmolVLMWithExpertModel(vlm_config, config)
+        width = self.vlm_with_expert.expert_config.hidden_size
+        self.state_proj = nn.Linear(config.max_state_dim, vlm_config.text.hidden_size)
+        self.action_in_proj = nn.Linear(config.max_action_dim, width)
+        self.action_out_proj = nn.Linear(width, config.max_action_dim)
+        self.action_time_mlp_in = nn.Linear(width * 2, width)
+        self.action_time_mlp_out = nn.Linear(width, width)
+        if not config.train_state_proj:
+            freeze(self, "state_proj.")
+        if config.compile_model:
+            torch.set_float32_matmul_precision("high")
+            self.forward = torch.compile(self.forward, mode=config.compile_mode)
+            self.sample_actions = torch.compile(self.sample_actions, mode=config.compile_mode)
+
+    def init_weights(self) -> None:
+        """Random weights for everything."""
+        self.vlm_with_expert.init_weights()
+        for layer in self.children():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+
+    def forward(
+        self, images, image_masks, tokens, token_masks, state, actions, noise=None, time=None
+    ) -> Tensor:
+        """Squared error of the velocity, `(B, C, max_action_dim)`; arguments as `sample_actions`, actions like noise."""
+        noise = sample_noise(actions.shape, actions.device) if noise is None else noise
+        time = sample_time(actions.shape[0], actions.device) if time is None else time
+        x_t, target = noisy_actions(actions, noise, time)
+        prefix = self.encode_prefix(images, image_masks, tokens, token_masks, state)
+        return F.mse_loss(self.velocity(x_t, time, prefix), target, reduction="none")
+
+    def sample_actions(self, images, image_masks, tokens, token_masks, state, noise=None) -> Tensor:
+        """Denoise a chunk `(B, C, max_action_dim)`.
+
+        images: per camera `(B, 3, H, W)` in [-1, 1], or None where it is absent; image_masks: per camera bool `(B,)`.
+        tokens `(B, L)`, token_masks bool `(B, L)`; state `(B, max_state_dim)`; noise like the result, drawn if absent.
+        """
+        shape = (state.shape[0], self.config.chunk_size, self.config.max_action_dim)
+        noise = sample_noise(shape, state.device) if noise is None else noise
+        prefix = self.encode_prefix(images, image_masks, tokens, token_masks, state)
+        return integrate(lambda x, t: self.velocity(x, t, prefix), noise, self.config.num_steps)
+
+    def encode_prefix(self, images, image_masks, tokens, token_masks, state) -> Prefix:
+        """Run pictures, task and state through the vision-language model, once per observation."""
+        embedded, real = self.embed_context(images, image_masks, tokens, token_masks)
+        state_token = self.state_proj(state)[:, None]
+        mask, positions = self.layout(real)
+        bias, length = attention_bias(mask), real.shape[1]
+        model, chunk = self.vlm_with_expert, slice(length + 1, None)
+        if self.config.train_expert_only and torch.is_grad_enabled():
+            # Pictures and task attend no trained token: they get no graph, and only the state carries gradients.
+            past = model.prefix_keys_values(
+                embedded.to(state_token.dtype), positions[:, :length], bias[:, :, :length, :length]
+            )
+            state_bias = bias[:, :, length : length + 1, : length + 1]
+            keys_values = model.prefix_keys_values(
+                state_token, positions[:, length : length + 1], state_bias, past
+            )
+        else:
+            keys_values = model.prefix_keys_values(
+                torch.cat([embedded, state_token], 1),
+                positions[:, : length + 1],
+                bias[:, :, : length + 1, : length + 1],
+            )
+        return Prefix(model.expert_context(keys_values), bias[:, :, chunk], positions[:, chunk])
+
+    def embed_context(self, images, image_masks, tokens, token_masks) -> tuple[Tensor, Tensor]:
+        """Embeddings `(B, P, D)` of pictures and task, and which of them are real, bool `(B, P)`.
+
+        Pictures of absent cameras are left out (nothing would attend them); their markers are not.
+        """
+        text = self.vlm_with_expert.vlm.model.text_model
+        pieces, masks = [], []
+        for picture, mask in zip(self.embed_images(images), image_masks, strict=True):
+            for piece, valid in self._with_markers(picture, mask):
+                pieces.append(piece)
+                masks.append(valid[:, None].expand(-1, piece.shape[1]))
+        language = text.embed_tokens(tokens)
+        pieces.append(language * language.shape[-1] ** 0.5)
+        masks.append(token_masks)
+        return torch.cat(pieces, 1), torch.cat(masks, 1)
+
+    def _with_markers(self, picture: Tensor | None, mask: Tensor):
+        """(embedding, validity) of a picture's tokens, with the special tokens before and after it if wanted."""
+        always = torch.ones_like(mask)
+        if self.markers is not None:
+            fake, first = self.markers
+            yield self._marker([fake, first], mask), always
+        if picture is not None:
+            yield picture, mask
+        if self.markers is not None:
+            yield self._marker([fake], mask), always
+
+    def _marker(self, ids: list[int], mask: Tensor) -> Tensor:
+        embedded = self.vlm_with_expert.vlm.model.text_model.embed_tokens(
+            torch.tensor(ids, device=mask.device)
+        )
+        return embedded.expand(mask.shape[0], -1, -1)
+
+    def embed_images(self, images: list[Tensor | None]) -> list[Tensor | None]:
+        """Scaled picture tokens `(B, N, D)` per camera; cameras of one size go through the vision tower together."""
+        vlm = self.vlm_with_expert.vlm
+        present = [image for image in images if image is not None]
+        if len({image.shape for image in present}) == 1:
+            embedded = vlm.embed_images(torch.cat(present)).chunk(len(present))
+        else:
+            embedded = [vlm.embed_images(image) for image in present]
+        # The factor takes the precision of the embedding: sqrt(960) is 31 in bfloat16.
+        scale = torch.tensor(embedded[0].shape[-1] ** 0.5, dtype=embedded[0].dtype).item()
+        scaled = iter([e * scale for e in embedded])
+        return [None if image is None else next(scaled) for image in images]
+
+    def layout(self, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask `(B, N, N)` and positions `(B, N)` of [pictures and task, state, action tokens].
+
+        Pictures and task see each other; the state sees them and itself; action tokens see these and earlier ones.
+        """
+        later = 1 + self.config.chunk_size
+        pad = F.pad(real, (0, later), value=True)
+        starts = F.pad(torch.zeros_like(real[:1], dtype=torch.long), (0, later), value=1)
+        return make_att_2d_masks(pad, starts), pad.cumsum(dim=1) - 1
+
+    def velocity(self, x_t: Tensor, time: Tensor, prefix: Prefix) -> Tensor:
+        """Predicted noise minus actions `(B, C, max_action_dim)` at x_t (same shape) and time `(B,)`."""
+        suffix = self.embed_suffix(x_t, time)
+        hidden = self.vlm_with_expert.expert_hidden(suffix, prefix.context, prefix.positions, prefix.bias)
+        return self.action_out_proj(hidden.float())
+
+    def embed_suffix(self, x_t: Tensor, time: Tensor) -> Tensor:
+        """Action tokens `(B, C, expert width)`: noisy actions and time through a small MLP."""
+        action = self.action_in_proj(x_t)
+        period = self.config.min_period, self.config.max_period
+        when = create_sinusoidal_pos_embedding(time, action.shape[-1], *period).to(action.dtype)
+        both = torch.cat([action, when[:, None].expand_as(action)], dim=2)
+        return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(both)))

@@ -1,0 +1,222 @@
+"""The vision-language model and the action expert beside it, layer by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.common.policies.smolvla.smolvlm import (
+    RMSNorm,
+    SmolVLM,
+    SmolVLMConfig,
+    TextConfig,
+    TextLayer,
+    attend,
+    init_normal,
+    rope_table,
+    rotate,
+)
+
+KeysValues = list[tuple[Tensor, Tensor]]  # per layer, each (B, N, kv_heads, head_dim)
+
+
+def apply_rope(x: Tensor, positions: Tensor, max_wavelength: float = 10_000.0) -> Tensor:
+    """Rotate `x` `(B, T, heads, head_dim)` by integer `positions` `(B, T)`."""
+    return rotate(x, rope_table(positions, x.shape[-1], max_wavelength))
+
+
+def get_intermediate_size(hidden_dim: int, ffn_dim_multiplier: int = 4, multiple_of: int = 256) -> int:
+    """Width of the expert's MLP: two thirds of `ffn_dim_multiplier` widths, rounded up to a multiple."""
+    width = int(ffn_dim_multiplier * int(2 * hidden_dim / 3))
+    return multiple_of * -(-width // multiple_of)
+
+
+class Expert(nn.Module):
+    """Llama blocks over the action tokens; in cross layers keys and values come from the prefix's."""
+
+    def __init__(self, config: TextConfig, cross_layers: list[int]):
+        super().__init__()
+        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.to(config.dtype)
+        width = config.num_key_value_heads * config.head_dim
+        for i in cross_layers:
+            attention = self.layers[i].self_attn
+            attention.k_proj = nn.Linear(width, width, bias=config.attention_bias)
+            attention.v_proj = nn.Linear(width, width, bias=config.attention_bias)
+
+
+class SmolVLMWithExpertModel(nn.Module):
+    """Two streams through the same depth: the prefix (pictures, task, state) and the action tokens.
+
+    The prefix never attends action tokens, so it runs once, alone, and leaves keys and values of every layer; the expert
+    reads them in joint layers (beside its own, by self-attention) or in cross layers (through its own projections).
+
+    vlm_config: of the whole vision-language model; `config.num_vlm_layers` says how many text layers are kept. Raises
+    AssertionError if the kept layers are not a multiple of `config.num_expert_layers`.
+    """
+
+    def __init__(self, vlm_config: SmolVLMConfig, config: SmolVLAConfig):
+        super().__init__()
+        vlm_config = cut_text_layers(vlm_config, config.num_vlm_layers)
+        if config.load_vlm_weights:
+            vlm_config = in_bfloat16(vlm_config)
+        self.config, self.vlm_config = config, vlm_config
+        self.num_vlm_layers = vlm_config.text.num_hidden_layers
+        self.num_expert_layers = config.num_expert_layers if config.num_expert_layers > 0 else self.num_vlm_layers
+        assert self.num_vlm_layers % self.num_expert_layers == 0, (
+            f"The {self.num_vlm_layers} text layers (--policy.num_vlm_layers) are not a multiple of "
+            f"--policy.num_expert_layers={self.num_expert_layers}."
+        )
+        self.every = self.num_vlm_layers // self.num_expert_layers
+        self.vlm = SmolVLM(vlm_config)
+        self.vlm.model.vision_model.to(vlm_config.vision.dtype)
+        self.vlm.model.text_model.to(vlm_config.text.dtype)
+        if config.load_vlm_weights:
+            self.vlm.to(torch.bfloat16)
+        self.expert_config = expert_config(vlm_config.text, config.expert_width_multiplier, self.num_expert_layers)
+        cross = [i // self.every for i in range(0, self.num_vlm_layers, self.every) if self.is_cross(i)]
+        self.lm_expert = Expert(self.expert_config, cross)
+        self.set_requires_grad()
+
+    def is_cross(self, layer: int) -> bool:
+        """Whether the expert reads the prefix by cross-attention beside text layer `layer`."""
+        n = self.config.self_attn_every_n_layers
+        return "cross" in self.config.attention_mode and not (n > 0 and layer % n == 0)
+
+    def expert_layer(self, layer: int) -> TextLayer | None:
+        """The expert block beside text layer `layer`, if there is one."""
+        return self.lm_expert.layers[layer // self.every] if layer % self.every == 0 else None
+
+    def set_requires_grad(self) -> None:
+        """Freeze what `freeze_vision_encoder` and `train_expert_only` name, and the unused language head."""
+        if self.config.train_expert_only:
+            freeze(self, "vlm.")
+        else:
+            freeze(self, "vlm.lm_head.")
+        if self.config.freeze_vision_encoder:
+            freeze(self, "vlm.model.vision_model.")
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.config.freeze_vision_encoder:
+            self.vlm.model.vision_model.eval()
+        if self.config.train_expert_only:
+            self.vlm.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Random weights; the projections of cross layers keep torch's default initialization."""
+        init_normal(self.vlm.model.vision_model, self.vlm_config.vision.initializer_range)
+        text_std = self.vlm_config.text.initializer_range
+        for part in (self.vlm.model.connector, self.vlm.model.text_model, self.vlm.lm_head, self.lm_expert):
+            init_normal(part, text_std)
+        for i in range(0, self.num_vlm_layers, self.every):
+            if self.is_cross(i):
+                self.expert_layer(i).self_attn.k_proj.reset_parameters()
+                self.expert_layer(i).self_attn.v_proj.reset_parameters()
+
+    def prefix_keys_values(
+        self, hidden: Tensor, positions: Tensor, bias: Tensor, past: KeysValues | None = None
+    ) -> KeysValues:
+        """Run prefix tokens through the text layers and return rotated keys, and values, of every layer.
+
+        hidden: `(B, N, D)`; positions `(B, N)`; bias `(B, 1, N, P + N)`, additive. past: keys and values of `P` earlier
+        tokens, which these attend as well; the result then covers all P + N.
+        """
+        table = rope_table(positions, self.vlm_config.text.head_dim)
+        layers = self.vlm.model.text_model.layers
+        keys_values = []
+        for i, layer in enumerate(layers):
+            x = layer.input_layernorm(hidden)
+            k, v = layer.self_attn.keys_values(x)
+            k = rotate(k, table)
+            if past is not None:
+                k, v = torch.cat([past[i][0], k], 1), torch.cat([past[i][1], v], 1)
+            keys_values.append((k, v))
+            if i < len(layers) - 1:  # nothing reads the output of the last layer
+                q = rotate(layer.self_attn.queries(x), table)
+                hidden = layer.finish(hidden, attend(q, k, v, bias))
+        return keys_values
+
+    def expert_context(self, prefix: KeysValues) -> KeysValues:
+        """What the expert attends per layer: the prefix's keys and values, in cross layers through its projections."""
+        context = []
+        for i, (k, v) in enumerate(prefix):
+            layer = self.expert_layer(i)
+            if layer is not None and self.is_cross(i):
+                attention = layer.self_attn
+                k = project_heads(attention.k_proj, k)
+                v = project_heads(attention.v_proj, v)
+            context.append((k, v))
+        return context
+
+    def expert_hidden(self, hidden: Tensor, context: KeysValues, positions: Tensor, bias: Tensor) -> Tensor:
+        """Run action tokens `(B, C, D)` through the expert; returns the final norm's output.
+
+        positions: `(B, C)` in the whole sequence; bias `(B, 1, C, P + C)`, additive, over the prefix and the action tokens.
+        """
+        head_dim = self.expert_config.head_dim
+        joint_table = rope_table(positions, head_dim)
+        cross_table = rope_table(torch.arange(hidden.shape[1], device=hidden.device)[None], head_dim)
+        cross_bias = bias[..., : -hidden.shape[1]]
+        for i, (k, v) in enumerate(context):
+            layer = self.expert_layer(i)
+            if layer is None:
+                continue
+            x = layer.input_layernorm(hidden)
+            q = layer.self_attn.queries(x)
+            if self.is_cross(i):
+                attended = attend(rotate(q, cross_table), k, v, cross_bias)
+            else:
+                own_k, own_v = layer.self_attn.keys_values(x)
+                k, v = torch.cat([k, rotate(own_k, joint_table)], 1), torch.cat([v, own_v], 1)
+                attended = attend(rotate(q, joint_table), k, v, bias)
+            hidden = layer.finish(hidden, attended)
+        return self.lm_expert.norm(hidden)
+
+
+def project_heads(linear: nn.Linear, x: Tensor) -> Tensor:
+    """Apply a linear map to all heads together: `(B, N, heads, head_dim)` to the same shape."""
+    return linear(x.flatten(2).to(linear.weight.dtype)).view_as(x)
+
+
+def cut_text_layers(config: SmolVLMConfig, keep: int) -> SmolVLMConfig:
+    """The configuration with the first `keep` text layers (0 or less: all)."""
+    available = config.text.num_hidden_layers
+    count = min(keep, available) if keep > 0 else available
+    return dataclasses.replace(config, text=dataclasses.replace(config.text, num_hidden_layers=count))
+
+
+def in_bfloat16(config: SmolVLMConfig) -> SmolVLMConfig:
+    """The configuration of the same model loaded in bfloat16, which is how pretrained weights are used."""
+    vision = dataclasses.replace(config.vision, dtype=torch.bfloat16)
+    text = dataclasses.replace(config.text, dtype=torch.bfloat16)
+    return dataclasses.replace(config, vision=vision, text=text)
+
+
+def expert_config(text: TextConfig, width_multiplier: float, num_layers: int) -> TextConfig:
+    """The expert's geometry: narrower than the text model, with its heads, so that keys and values fit together."""
+    hidden = int(text.hidden_size * width_multiplier)
+    return dataclasses.replace(
+        text,
+        hidden_size=hidden,
+        intermediate_size=get_intermediate_size(hidden),
+        num_hidden_layers=num_layers,
+        initializer_range=0.02,
+    )
+
+
+def freeze(module: nn.Module, prefix: str) -> None:
+    """Stop training the parameters whose name starts with `prefix`. Raises ValueError if there are none."""
+    matched = [p for name, p in module.named_parameters() if name.startswith(prefix)]
+    if not matched:
+        raise ValueError(
+            f"No parameter of {type(module).__name__} is named '{prefix}...': a freezing flag "
+            "(--policy.freeze_vision_encoder, train_expert_only, train_state_proj) would silently do nothing."
+        )
+    for parameter in matched:
+        parameter.requires_grad_(False)
