@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lerobot.common.datasets.collate import FrameBatch
+from lerobot.common.datasets.collate import FrameBatch, collate
 from lerobot.common.datasets.compute_stats import aggregate_stats
 from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.common.datasets.episode_recorder import EncoderOptions, EpisodeRecorder
@@ -40,6 +40,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
     CompatibilityError for other format versions, DatasetError for contradictory files, ValueError for
     timestamps or deltas that are not multiples of 1/fps.
     """
+
+    collate = staticmethod(collate)  # a DataLoader's collate_fn: batches are gathered at once, not stacked
 
     def __init__(
         self,
@@ -224,7 +226,23 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
     def use_frame_store(self, store: Any | None) -> None:
         """Take pictures from a `FrameStore` (at its size) instead of decoding them; None decodes again."""
+        if store is not None:
+            missing = [key for key in self.meta.camera_keys if key not in store]
+            unfilled = [index for index in self.episode_indices if not store.is_done(index)]
+            if missing or unfilled:
+                raise ValueError(
+                    f"The frame store '{store.root}' lacks cameras {missing}, episodes {unfilled[:10]}."
+                )
         self.frame_store = store
+
+    def rows_of_episode(self, episode: int) -> torch.Tensor:
+        """Item numbers of a loaded episode."""
+        position = self.episode_indices.index(episode)
+        return torch.arange(*(int(self.episode_data_index[bound][position]) for bound in ("from", "to")))
+
+    def global_index(self, rows: torch.Tensor) -> torch.Tensor:
+        """Frame number in the whole dataset (its column `index`) of item numbers."""
+        return self._row_global[rows]
 
     def get_episodes_file_paths(self) -> list[Path]:
         """Data and video files of the loaded episodes, relative to the root."""

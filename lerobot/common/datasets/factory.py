@@ -1,0 +1,76 @@
+"""From a training configuration to the dataset it trains on."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from lerobot.common.datasets.frame_store import FrameStore
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
+from lerobot.common.datasets.transforms import ImageTransforms
+
+IMAGENET_STATS = {
+    "mean": [[[0.485]], [[0.456]], [[0.406]]],  # (C, 1, 1)
+    "std": [[[0.229]], [[0.224]], [[0.225]]],
+}
+
+
+def resolve_delta_timestamps(policy_cfg, ds_meta: LeRobotDatasetMetadata) -> dict[str, list[float]] | None:
+    """The seconds around a frame that a policy reads of each feature; None if it reads single frames only."""
+    deltas = {}
+    for key in ds_meta.features:
+        indices = None
+        if key == "next.reward":
+            indices = policy_cfg.reward_delta_indices
+        elif key == "action":
+            indices = policy_cfg.action_delta_indices
+        elif key.startswith("observation."):
+            indices = policy_cfg.observation_delta_indices
+        if indices is not None:
+            deltas[key] = [index / ds_meta.fps for index in indices]
+    return deltas or None
+
+
+def use_imagenet_stats(meta: LeRobotDatasetMetadata) -> None:
+    """Replace mean and std of every camera by ImageNet's; KeyError naming a camera without statistics."""
+    for key in meta.camera_keys:
+        if key not in meta.stats:
+            raise KeyError(
+                f"Camera '{key}' has no statistics in '{meta.root / 'meta'}'. Recompute them, or set "
+                "--dataset.use_imagenet_stats=false with a normalization that needs none."
+            )
+        meta.stats[key] |= {n: torch.tensor(v, dtype=torch.float32) for n, v in IMAGENET_STATS.items()}
+
+
+def make_dataset(cfg, episodes: list[int] | None = None, return_uint8: bool = False) -> LeRobotDataset:
+    """The dataset of a training configuration: windows of the policy, augmentation, ImageNet statistics,
+    frame store.
+
+    `episodes` replaces `cfg.dataset.episodes`. Pictures are float32 in [0, 1], or uint8 with `return_uint8`.
+    """
+    options = cfg.dataset
+    if options.repo_id is not None and not isinstance(options.repo_id, str):
+        raise NotImplementedError(
+            "--dataset.repo_id must name one dataset; training on several is not supported."
+        )
+    meta = LeRobotDatasetMetadata(options.repo_id, root=options.root, revision=options.revision)
+    dataset = LeRobotDataset(
+        options.repo_id,
+        root=options.root,
+        episodes=options.episodes if episodes is None else episodes,
+        delta_timestamps=resolve_delta_timestamps(cfg.policy, meta),
+        image_transforms=ImageTransforms(options.image_transforms)
+        if options.image_transforms.enable
+        else None,
+        revision=options.revision,
+        video_backend=options.video_backend,
+        return_uint8=return_uint8,
+    )
+    if options.use_imagenet_stats:
+        use_imagenet_stats(dataset.meta)
+    if options.frame_store and dataset.meta.camera_keys:
+        store = FrameStore.open_or_fill(dataset, size=tuple(cfg.policy.image_size))
+        logging.info("Pictures come from the frame store '%s'.", store.root)
+        dataset.use_frame_store(store)
+    return dataset
