@@ -1,0 +1,197 @@
+"""One call that evaluates a policy in an environment: features compared, processes chosen, results printed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import draccus
+import numpy as np
+from tqdm import tqdm
+
+from lerobot.common.constants import ACTION, OBS_IMAGES
+from lerobot.common.envs.factory import make_env
+from lerobot.common.envs.utils import preprocess_observation
+from lerobot.common.evaluation.rollout import eval_policy, evaluation_result
+from lerobot.common.evaluation.workers import EpisodeWorkers
+
+MOST_LOCKSTEP = 64  # environments that share one batch of a policy on a GPU
+
+
+def evaluate(
+    env_cfg,
+    eval_cfg,
+    policy,
+    preprocessor,
+    postprocessor,
+    *,
+    videos_dir: str | Path | None = None,
+    n_videos: int = 10,
+    start_seed: int | None = None,
+) -> dict[str, Any]:
+    """Run `eval_cfg.n_episodes` episodes and return the result of `eval_policy`.
+
+    On a CPU with `use_async_envs`, whole episodes run in processes of their own, which gives the same
+    numbers as one after the other. Otherwise `batch_size` environments step together and share the policy's
+    batch. Videos of the first `n_videos` episodes go to `videos_dir` (None: no videos). Raises ValueError
+    if environment and policy do not fit together.
+    """
+    n_videos = 0 if videos_dir is None else min(n_videos, eval_cfg.n_episodes)
+    on_cpu = str(policy.config.device) == "cpu"
+    side_by_side = parallel_episodes(eval_cfg, on_cpu)
+    if on_cpu and eval_cfg.use_async_envs:
+        parts = (policy, preprocessor, postprocessor)
+        return _evaluate_in_workers(env_cfg, eval_cfg, side_by_side, parts, videos_dir, n_videos, start_seed)
+    env = make_env(env_cfg, side_by_side, eval_cfg.use_async_envs)
+    try:
+        check_features(env, policy.config, preprocessor)
+        return eval_policy(
+            env,
+            policy,
+            preprocessor,
+            postprocessor,
+            eval_cfg.n_episodes,
+            max_episodes_rendered=n_videos,
+            videos_dir=videos_dir,
+            start_seed=start_seed,
+        )
+    finally:
+        env.close()
+
+
+def parallel_episodes(eval_cfg, on_cpu: bool) -> int:
+    """How many episodes run at a time: `batch_size`, or chosen from the number of cores when that is 0."""
+    if eval_cfg.batch_size > 0:
+        return min(eval_cfg.batch_size, eval_cfg.n_episodes)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if on_cpu:
+        return min(cores, eval_cfg.n_episodes) if eval_cfg.use_async_envs else 1
+    return min(max(1, int(0.7 * cores)), eval_cfg.n_episodes, MOST_LOCKSTEP)
+
+
+# --- processes ---------------------------------------------------------------------------------------------
+
+
+def _evaluate_in_workers(
+    env_cfg, eval_cfg, n_workers, parts, videos_dir, n_videos, start_seed
+) -> dict[str, Any]:
+    folder = None if videos_dir is None else str(Path(videos_dir).resolve())
+    jobs = [
+        {
+            "episode_ix": i,
+            "seed": None if start_seed is None else start_seed + i,
+            "videos_dir": folder if i < n_videos else None,
+        }
+        for i in range(eval_cfg.n_episodes)
+    ]
+    with EpisodeWorkers(n_workers) as workers, tempfile.TemporaryDirectory() as checkpoint:
+        for part in parts:
+            part.save_pretrained(checkpoint)
+        registering = [type(env_cfg).__module__, type(parts[0].config).__module__]
+        workers.load(checkpoint=checkpoint, env=draccus.encode(env_cfg, _env_base()), modules=registering)
+        start = time.perf_counter()
+        with tqdm(total=len(jobs), desc="Episodes", disable=None, leave=False) as bar:
+            rows = workers.run(jobs, on_result=lambda _: bar.update())
+        return evaluation_result(rows, time.perf_counter() - start)
+
+
+def load_for_worker(checkpoint: str, env: dict[str, Any], modules: list[str]) -> tuple:
+    """An environment, and a policy with its processors from a folder, inside a worker.
+
+    `modules` register the classes that `env` and the checkpoint's config.json name by their type.
+    """
+    for module in modules:
+        importlib.import_module(module)
+    from lerobot.common.policies.factory import get_policy_class, make_pre_post_processors
+    from lerobot.configs.policies import PreTrainedConfig
+
+    config = PreTrainedConfig.from_pretrained(checkpoint)
+    policy = get_policy_class(config.type).from_pretrained(checkpoint, config=config)
+    preprocessor, postprocessor = make_pre_post_processors(config, pretrained_path=checkpoint)
+    vector_env = make_env(draccus.decode(_env_base(), env), 1)
+    check_features(vector_env, config, preprocessor)
+    return vector_env, policy, preprocessor, postprocessor
+
+
+def _env_base() -> type:
+    from lerobot.common.envs.configs import EnvConfig
+
+    return EnvConfig
+
+
+# --- features ----------------------------------------------------------------------------------------------
+
+
+def check_features(env, config, preprocessor=None) -> None:
+    """Compare what an environment gives with what a policy was trained on, before anything runs.
+
+    Raises ValueError with both lists if a camera or a state is missing or has another shape, or if the
+    action has another width. A policy that resizes its pictures takes any size.
+    """
+    given = environment_shapes(env, _rename_map(preprocessor))
+    wanted = {k: tuple(f.shape) for k, f in {**config.input_features, **config.output_features}.items()}
+    resizes = bool(getattr(config, "image_size", None) or getattr(config, "resize_imgs_with_padding", None))
+    may_lack = getattr(config, "empty_cameras", 0)
+    problems = []
+    for key, shape in wanted.items():
+        if key not in given:
+            if key in config.image_features and may_lack > 0:
+                may_lack -= 1
+                continue
+            problems.append(f"'{key}' is missing")
+        elif given[key] != shape and not (resizes and key in config.image_features):
+            problems.append(f"'{key}' has another shape")
+    if problems:
+        raise ValueError(
+            f"The environment does not fit the checkpoint ({config.pretrained_path or config.type}): "
+            f"{', '.join(problems)}.\n  checkpoint:  {_listing(wanted)}\n  environment: {_listing(given)}\n"
+            'Use the --env.* settings that it was trained with, or --rename_map=\'{"<environment>": "<checkpoint>"}\'.'
+        )
+
+
+def environment_shapes(env, rename_map: dict[str, str]) -> dict[str, tuple[int, ...]]:
+    """Shape per key of a policy's batch (pictures channel-first) and of the action, without the batch axis."""
+    from gymnasium.vector.utils import create_empty_array
+
+    batch = preprocess_observation(create_empty_array(env.single_observation_space, n=1, fn=np.zeros))
+    shapes = {rename_map.get(key, key): tuple(value.shape[1:]) for key, value in batch.items()}
+    return {**shapes, ACTION: tuple(env.single_action_space.shape)}
+
+
+def _rename_map(preprocessor) -> dict[str, str]:
+    maps = [getattr(step, "rename_map", {}) for step in getattr(preprocessor, "steps", ())]
+    return {key: name for one in maps for key, name in one.items()}
+
+
+def _listing(shapes: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(
+        f"{key.removeprefix(OBS_IMAGES + '.')} {'x'.join(map(str, s))}" for key, s in shapes.items()
+    )
+
+
+# --- report ------------------------------------------------------------------------------------------------
+
+
+def format_result(result: dict[str, Any], title: str = "") -> str:
+    """A few lines for the terminal: success with its interval, rewards, lengths, speed, and the seeds that
+    failed.
+    """
+    total, rows = result["aggregated"], result["per_episode"]
+    low, high = total["success_interval"]
+    failed = [row["seed"] for row in rows if not row["success"] and row["seed"] is not None]
+    seeds = [row["seed"] for row in rows]
+    lines = {
+        "seeds": f"{seeds[0]}-{seeds[-1]}" if seeds[0] is not None else "none (random)",
+        "success": f"{total['pc_success']:.1f} %   ({total['n_success']} of {total['n_episodes']}; "
+        f"95 % interval {low:.1f}-{high:.1f} %)",
+        "reward": f"{total['avg_sum_reward']:.3f} summed, {total['avg_max_reward']:.3f} at best (means)",
+        "length": f"{total['avg_n_steps']:.0f} steps (mean)",
+        "speed": f"{total['steps_per_s']:.0f} steps/s, {total['eval_s']:.1f} s in all",
+    }
+    if failed:
+        lines["failed"] = "seeds " + ", ".join(map(str, failed[:20])) + (", ..." if len(failed) > 20 else "")
+    return "\n".join([*([title] if title else []), *(f"  {name:<9}{text}" for name, text in lines.items())])

@@ -1,0 +1,162 @@
+"""Whole episodes in processes of their own: the fastest way to evaluate a policy on a CPU.
+
+A worker holds its own environment and its own copy of the policy and uses one core; nobody waits for
+anybody's step. It talks in JSON lines over its standard input and output: first the arguments of a loader,
+then one line per episode.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+LOADER = "lerobot.common.evaluation.evaluate:load_for_worker"
+READY = {"ready": True}
+
+
+class EpisodeWorkers:
+    """Processes that each run one episode after the other; a context manager.
+
+    `loader` is `module:function`; called in each worker with the JSON arguments of `load`, it returns
+    (vector environment of one copy, policy, preprocessor, postprocessor).
+    """
+
+    def __init__(self, n_workers: int, loader: str = LOADER):
+        # One thread each: small policies gain nothing from more, and results do not depend on the number of cores.
+        threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", __name__, loader],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **threads, "PYTHONPATH": path},
+            )
+            for _ in range(n_workers)
+        ]
+
+    def __enter__(self) -> EpisodeWorkers:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for process in self._processes:
+            process.kill()
+            process.communicate()
+
+    def load(self, **arguments: Any) -> None:
+        """Give every worker an environment and a policy; raises what the loader raises."""
+        self._each(lambda process: _ask(process, {"load": arguments}))
+
+    def run(
+        self, jobs: Sequence[dict[str, Any]], on_result: Callable[[dict], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Run episodes and return their rows in the order of `jobs`.
+
+        A job holds `episode_ix`, `seed` and `videos_dir` (null: no video). `on_result` is called, from any
+        thread, as episodes end. Raises what a worker raises, and RuntimeError when one dies.
+        """
+        waiting: queue.SimpleQueue = queue.SimpleQueue()
+        for number, job in enumerate(jobs):
+            waiting.put((number, job))
+        rows: list[Any] = [None] * len(jobs)
+
+        def serve(process: subprocess.Popen) -> None:
+            while True:
+                try:
+                    number, job = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    rows[number] = _ask(process, {"run": job})
+                except Exception:
+                    while not waiting.empty():  # the others stop after their present episode
+                        waiting.get()
+                    raise
+                if on_result is not None:
+                    on_result(rows[number])
+
+        self._each(serve)
+        return rows
+
+    def _each(self, ask: Callable[[subprocess.Popen], Any]) -> None:
+        with ThreadPoolExecutor(len(self._processes)) as pool:
+            for answer in [pool.submit(ask, process) for process in self._processes]:
+                answer.result()
+
+
+def _ask(process: subprocess.Popen, message: dict[str, Any]) -> dict[str, Any]:
+    try:
+        process.stdin.write(json.dumps(message) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+    except BrokenPipeError:
+        line = ""
+    if not line:
+        raise RuntimeError(
+            f"An evaluation process ended with code {process.wait()}; if memory ran out, lower --eval.batch_size (the "
+            "number of processes) or set --eval.use_async_envs=false."
+        )
+    answer = json.loads(line)
+    if "error" in answer:
+        raise getattr(builtins, answer["kind"])(answer["error"])
+    return answer
+
+
+# --- inside a worker ---------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Answer every line of standard input with one line, until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not be taken for an answer
+    import torch
+
+    torch.set_num_threads(1)
+    module, _, function = sys.argv[1].partition(":")
+    parts: tuple = ()
+    for line in sys.stdin:
+        message = json.loads(line)
+        try:
+            if "load" in message:
+                parts = getattr(importlib.import_module(module), function)(**message["load"])
+                answer = READY
+            else:
+                answer = _run_episode(parts, **message["run"])
+        except Exception as e:
+            answer = _error(e)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _run_episode(parts: tuple, episode_ix: int, seed: int | None, videos_dir: str | None) -> dict[str, Any]:
+    from lerobot.common.evaluation.rollout import episode_rows, run_filmed
+
+    seeds = None if seed is None else [seed]
+    result, videos = run_filmed(*parts, seeds, episode_ix, int(videos_dir is not None), videos_dir)
+    return episode_rows(result, seeds, episode_ix, videos)[0]
+
+
+def _error(error: Exception) -> dict[str, str]:
+    from lerobot.common.utils.utils import USER_ERRORS
+
+    if not isinstance(error, USER_ERRORS):
+        logging.exception("An evaluation process failed")
+        return {"kind": "RuntimeError", "error": f"{type(error).__name__}: {error}"}
+    kind = next(c.__name__ for c in type(error).__mro__ if c.__module__ == "builtins")
+    return {"kind": kind, "error": str(error)}
+
+
+if __name__ == "__main__":
+    main()
