@@ -14,7 +14,6 @@ import sys
 import torch
 
 from lerobot.common.datasets.factory import make_dataset
-from lerobot.common.datasets.sampler import derive_seed
 from lerobot.common.optim.factory import make_optimizer_and_scheduler
 from lerobot.common.policies.factory import make_policy
 from lerobot.common.training.checkpoint import (
@@ -29,7 +28,7 @@ from lerobot.common.training.precision import Precision
 from lerobot.common.training.processors import images_as_float, make_training_processors
 from lerobot.common.training.report import evaluate_in_env, finish
 from lerobot.common.training.smoke import smoke
-from lerobot.common.utils.random_utils import set_seed
+from lerobot.common.utils.random_utils import derive_seed, set_seed
 from lerobot.common.utils.utils import init_logging, run_command
 from lerobot.configs import parser
 from lerobot.configs.train import TrainPipelineConfig

@@ -29,3 +29,12 @@ def test_nested_dicts_flatten_and_back():
     nested = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
     assert flatten_dict(nested) == {"a/b": 1, "a/c/d": 2, "e": 3}
     assert unflatten_dict(flatten_dict(nested)) == nested
+
+
+def test_a_folder_replaces_an_older_one(tmp_path):
+    for text in ("old", "new"):
+        with atomic_path(tmp_path / "step") as partial:
+            partial.mkdir()
+            (partial / text).write_text(text)
+    assert [p.name for p in tmp_path.iterdir()] == ["step"]
+    assert [p.name for p in (tmp_path / "step").iterdir()] == ["new"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
+import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -40,6 +44,7 @@ def find_file(name_or_path: str | Path, filename: str, *, required: bool = True,
             required, f"'{name_or_path}' is neither a folder nor a hub id (expected 'owner/name')."
         )
     options = {k: v for k, v in hub.items() if k in HUB_OPTIONS and v is not None}
+    options.setdefault("local_files_only", not hub_is_reachable())
     try:
         return Path(hf_hub_download(str(name_or_path), filename, **options))
     except (LocalEntryNotFoundError, OSError, HfHubHTTPError, HFValidationError) as e:
@@ -54,6 +59,22 @@ def find_file(name_or_path: str | Path, filename: str, *, required: bool = True,
             f"'{filename}' of '{name_or_path}': no such folder here, and on the hub: {reason}. "
             "Give a local folder, or set HF_ENDPOINT to a mirror or HF_HOME to a filled cache.",
         )
+
+
+@functools.cache
+def hub_is_reachable() -> bool:
+    """Whether the hub (or the mirror that HF_ENDPOINT names) answers; asked once, so that being offline costs seconds
+    and not a series of time-outs. Behind a proxy it is taken to answer."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        with socket.create_connection((address.hostname, address.port or 443), timeout=3):
+            return True
+    except OSError:
+        return False
 
 
 def _missing(required: bool, message: str) -> None:

@@ -19,7 +19,7 @@ def atomic_path(path: str | Path):
     try:
         yield partial
         flush_to_disk(partial)
-        os.replace(partial, path)
+        _put_in_place(partial, path)
     except BaseException:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
@@ -27,6 +27,16 @@ def atomic_path(path: str | Path):
             partial.unlink(missing_ok=True)
         raise
     flush_to_disk(path.parent)
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    if not (partial.is_dir() and path.is_dir()):
+        os.replace(partial, path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")  # a folder cannot be renamed over a full one
+    os.replace(path, old)
+    os.replace(partial, path)
+    shutil.rmtree(old)
 
 
 def flush_to_disk(path: Path) -> None:

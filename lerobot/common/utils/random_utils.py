@@ -22,6 +22,11 @@ def set_seed(seed: int, accelerator=None) -> None:
     torch.manual_seed(seed)
 
 
+def derive_seed(*address: int) -> int:
+    """A 63-bit seed that is a function of the numbers alone, such as (seed, epoch, index)."""
+    return int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0] >> 1)
+
+
 @contextmanager
 def seeded_context(seed: int) -> Iterator[None]:
     """Run a block under a seed and put every generator back as it was, also when the block raises."""
