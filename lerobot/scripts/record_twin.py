@@ -2,8 +2,8 @@
 
     python lerobot/scripts/record_twin.py --episodes 50 --root outputs/twin
 
-Every episode succeeds. Episode i shows the layout of seed `seed0 + i`, so the same command gives the same data,
-and `--resume` goes on at the first missing episode.
+Every episode succeeds. Episode i shows the layout of seed `seed0 + i`, so the same command gives the same
+data, and `--resume` goes on at the first missing episode.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     last = args.seed0 + args.episodes - 1
     if args.seed0 <= EVALUATION_SEEDS[-1] and last >= EVALUATION_SEEDS[0]:
         parser.error(
-            f"episodes would use seeds {args.seed0} to {last}, but {EVALUATION_SEEDS[0]} to {EVALUATION_SEEDS[-1]} "
-            "are kept for evaluation: change --seed0 or --episodes"
+            f"episodes would use seeds {args.seed0} to {last}, but {EVALUATION_SEEDS[0]} to "
+            f"{EVALUATION_SEEDS[-1]} are kept for evaluation: change --seed0 or --episodes"
         )
     return args
 
