@@ -76,7 +76,7 @@ def test_pictures_are_drawn_only_when_a_chunk_is_planned():
     lazy = run(env, policy, [7])
     steps = lazy["done"].shape[1]
     assert policy.seen == -(-steps // 4) > 1
-    # The end is seen only once it has happened: its picture, and the one of the start that follows, are drawn too.
+    # The end is known only afterwards: its picture, and the one of the start that follows, are drawn too.
     assert simulators(env)[0].drawn <= policy.seen + 2
 
     env, forgetful = make_reach(), make_policy(ForgetfulPolicy, noise=0.0)

@@ -1,4 +1,4 @@
-"""One call that evaluates a policy in an environment: features compared, processes chosen, results printed."""
+"""One call that evaluates a policy in an environment: features compared, processes chosen, result shown."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lerobot.common.constants import ACTION, OBS_IMAGES
 from lerobot.common.envs.factory import make_env
 from lerobot.common.envs.utils import preprocess_observation
 from lerobot.common.evaluation.rollout import eval_policy, evaluation_result
+from lerobot.common.evaluation.video import discard_partial
 from lerobot.common.evaluation.workers import EpisodeWorkers
 
 MOST_LOCKSTEP = 64  # environments that share one batch of a policy on a GPU
@@ -88,15 +89,19 @@ def _evaluate_in_workers(
         }
         for i in range(eval_cfg.n_episodes)
     ]
-    with EpisodeWorkers(n_workers) as workers, tempfile.TemporaryDirectory() as checkpoint:
-        for part in parts:
-            part.save_pretrained(checkpoint)
-        registering = [type(env_cfg).__module__, type(parts[0].config).__module__]
-        workers.load(checkpoint=checkpoint, env=draccus.encode(env_cfg, _env_base()), modules=registering)
-        start = time.perf_counter()
-        with tqdm(total=len(jobs), desc="Episodes", disable=None, leave=False) as bar:
-            rows = workers.run(jobs, on_result=lambda _: bar.update())
-        return evaluation_result(rows, time.perf_counter() - start)
+    try:
+        with EpisodeWorkers(n_workers) as workers, tempfile.TemporaryDirectory() as checkpoint:
+            for part in parts:
+                part.save_pretrained(checkpoint)
+            registering = [type(env_cfg).__module__, type(parts[0].config).__module__]
+            encoded = draccus.encode(env_cfg, _env_base())
+            workers.load(checkpoint=checkpoint, env=encoded, modules=registering)
+            start = time.perf_counter()
+            with tqdm(total=len(jobs), desc="Episodes", disable=None, leave=False) as bar:
+                rows = workers.run(jobs, on_result=lambda _: bar.update())
+            return evaluation_result(rows, time.perf_counter() - start)
+    finally:
+        discard_partial(folder)
 
 
 def load_for_worker(checkpoint: str, env: dict[str, Any], modules: list[str]) -> tuple:
@@ -149,12 +154,13 @@ def check_features(env, config, preprocessor=None) -> None:
         raise ValueError(
             f"The environment does not fit the checkpoint ({config.pretrained_path or config.type}): "
             f"{', '.join(problems)}.\n  checkpoint:  {_listing(wanted)}\n  environment: {_listing(given)}\n"
-            'Use the --env.* settings that it was trained with, or --rename_map=\'{"<environment>": "<checkpoint>"}\'.'
+            "Use the --env.* settings that it was trained with, or "
+            '--rename_map={"<environment>": "<checkpoint>"}.'
         )
 
 
 def environment_shapes(env, rename_map: dict[str, str]) -> dict[str, tuple[int, ...]]:
-    """Shape per key of a policy's batch (pictures channel-first) and of the action, without the batch axis."""
+    """Shapes, without batch axis, of what a policy is given (pictures channel-first) and of its action."""
     from gymnasium.vector.utils import create_empty_array
 
     batch = preprocess_observation(create_empty_array(env.single_observation_space, n=1, fn=np.zeros))

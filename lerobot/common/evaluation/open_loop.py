@@ -108,7 +108,8 @@ class OpenLoopReport:
         heads = ["all steps", *(f"step {step}" for step in steps)]
         episodes = len(set(self.episode_index.tolist()))
         lines = [
-            f"Open-loop action error: mean |predicted - recorded|, {len(self.frame_index)} frames, {episodes} episodes",
+            f"Open-loop action error: mean |predicted - recorded|, {len(self.frame_index)} frames of "
+            f"{episodes} episodes",
             f"  {'':<{width}}" + "".join(f"{head:>11}" for head in heads),
         ]
         for i, name in enumerate(self.joints):
@@ -149,8 +150,8 @@ def open_loop_error(
         for batch in DataLoader(dataset, batch_size, sampler=rows, collate_fn=collate):
             if ACTION_IS_PAD not in batch:
                 raise ValueError(
-                    f"The dataset gives one action per frame; pass delta_timestamps with '{ACTION}' for the policy's "
-                    f"{len(deltas)} steps (make_dataset does)."
+                    f"The dataset gives one action per frame; pass delta_timestamps with '{ACTION}' for the "
+                    f"policy's {len(deltas)} steps (make_dataset does)."
                 )
             # A policy may also learn actions before the frame; its predictions start at the frame.
             now = deltas.index(0)

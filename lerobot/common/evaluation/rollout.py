@@ -161,8 +161,9 @@ def _check_action(action: np.ndarray, alive: np.ndarray, policy, seeds, step: in
         i = int(bad.argmax())
         seed = "" if seeds is None else f" of the episode with seed {seeds[i]}"
         raise ValueError(
-            f"{_name(policy)} gave the action {action[i].tolist()} at step {step}{seed}: expected finite numbers. Its "
-            "weights or its normalization statistics are damaged, or training diverged; use an earlier checkpoint."
+            f"{_name(policy)} gave the action {action[i].tolist()} at step {step}{seed}: expected finite "
+            "numbers. Its weights or its normalization statistics are damaged, or training diverged; use an "
+            "earlier checkpoint."
         )
 
 

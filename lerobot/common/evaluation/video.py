@@ -56,6 +56,12 @@ class VideoFile:
         self._partial.unlink(missing_ok=True)
 
 
+def discard_partial(folder: str | Path | None) -> None:
+    """Remove what processes that were ended left of unfinished videos in a folder."""
+    for path in Path(folder).glob(".*.part") if folder is not None else ():
+        path.unlink()
+
+
 class EpisodeVideos:
     """The hook of `rollout` that films the first copies of a vector environment.
 

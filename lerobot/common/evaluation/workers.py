@@ -32,7 +32,7 @@ class EpisodeWorkers:
     """
 
     def __init__(self, n_workers: int, loader: str = LOADER):
-        # One thread each: small policies gain nothing from more, and results do not depend on the number of cores.
+        # One thread each: more gain nothing for small policies, and would make results depend on the machine.
         threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._processes = [
@@ -104,8 +104,8 @@ def _ask(process: subprocess.Popen, message: dict[str, Any]) -> dict[str, Any]:
         line = ""
     if not line:
         raise RuntimeError(
-            f"An evaluation process ended with code {process.wait()}; if memory ran out, lower --eval.batch_size (the "
-            "number of processes) or set --eval.use_async_envs=false."
+            f"An evaluation process ended with code {process.wait()}; if memory ran out, lower "
+            "--eval.batch_size (the number of processes) or set --eval.use_async_envs=false."
         )
     answer = json.loads(line)
     if "error" in answer:
