@@ -10,6 +10,7 @@ import torch
 from lerobot.common.constants import OBS_IMAGE
 from lerobot.common.processor.registry import ProcessorStepRegistry
 from lerobot.common.processor.steps import Features, ObservationProcessorStep
+from lerobot.common.utils.images import resize_images
 from lerobot.configs.types import PipelineFeatureType
 
 
@@ -60,12 +61,7 @@ class ImageCropResizeProcessorStep(ObservationProcessorStep):
         return image[..., top : top + height, left : left + width]
 
     def _resize(self, image: torch.Tensor) -> torch.Tensor:
-        if self.resize_size is None or tuple(image.shape[-2:]) == tuple(self.resize_size):
-            return image
-        from lerobot.common.utils.images import resize_images
-
-        resized = resize_images(image, tuple(self.resize_size))
-        return resized.clamp(0, 1) if resized.is_floating_point() else resized
+        return image if self.resize_size is None else resize_images(image, tuple(self.resize_size))
 
     def get_config(self) -> dict[str, Any]:
         crops = self.crop_params_dict and {name: list(crop) for name, crop in self.crop_params_dict.items()}

@@ -33,10 +33,10 @@ def load_tokenizer(name: str, folder: Path | None = None) -> Any:
     for place, offline in tries:
         try:
             return AutoTokenizer.from_pretrained(str(place), local_files_only=offline)
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, ImportError) as e:  # a slow tokenizer wants further packages
             reason = e
     if local:
-        found = f"the folder '{local}' holds no usable tokenizer"
+        found = f"the folder '{local}' holds no usable tokenizer ({' '.join(str(reason).split())[:200]})"
     else:
         places = f"{folder} and {Path.cwd()}" if folder else f"{Path.cwd()}"
         found = f"no such folder in {places}, not in the cache, and the hub lacks it or is out of reach"

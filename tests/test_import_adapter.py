@@ -1,0 +1,131 @@
+"""New-layout names are the modules and objects of this package."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from lerobot import import_adapter
+
+import_adapter.install()
+
+
+@pytest.mark.parametrize(("new", "ours"), import_adapter.MODULES.items())
+def test_every_module_of_the_table_is_the_module_here(new, ours):
+    assert importlib.import_module(new) is importlib.import_module(ours)
+
+
+@pytest.mark.parametrize("module", import_adapter.NAMES)
+def test_every_name_of_the_table_is_offered(module):
+    for source, names in import_adapter.NAMES[module].items():
+        for name in names.split():
+            expected = getattr(importlib.import_module(source), name)
+            assert getattr(importlib.import_module(module), name) is expected
+
+
+def test_classes_have_one_identity_whichever_name_came_first():
+    code = (
+        "import {0}; import {1}; import sys\n"
+        "a, b = sys.modules['{0}'], sys.modules['{1}']\n"
+        "assert a is b and a.__name__ == a.__spec__.name == 'lerobot.common.processor.batch', a.__spec__\n"
+        "assert a.__package__ == 'lerobot.common.processor' and a.__spec__.loader is a.__loader__"
+    )
+    names = ("lerobot.processor.batch", "lerobot.common.processor.batch")
+    for order in (names, names[::-1]):
+        run = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from lerobot import import_adapter as i; i.install()\n" + code.format(*order),
+            ],
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+
+
+def test_forms_of_import():
+    import lerobot.processor.normalize_processor as module
+    from lerobot.processor import NormalizerProcessorStep, normalize_processor
+    from lerobot.processor.core import TransitionKey
+    from lerobot.utils import OBS_STATE, constants
+    from lerobot.utils.constants import OBS_ENV_STATE
+
+    import lerobot.common.constants
+    import lerobot.common.processor.normalize as ours
+
+    assert module is normalize_processor is ours
+    assert NormalizerProcessorStep is ours.NormalizerProcessorStep
+    assert TransitionKey is importlib.import_module("lerobot.common.processor").TransitionKey
+    assert constants is lerobot.common.constants and constants.OBS_STATE is OBS_STATE
+    assert constants.OBS_ENV is OBS_ENV_STATE
+
+
+def test_packages_without_a_file_hold_their_modules():
+    import lerobot.rl
+
+    assert lerobot.rl.__name__ == "lerobot.rl"
+    assert importlib.import_module("lerobot.rl.wandb_utils").WandBLogger
+
+
+@pytest.mark.parametrize(
+    ("statement", "nearest"),
+    [
+        ("import lerobot.policies.akt", "lerobot.common.policies.act"),
+        ("import lerobot.processor.device_procesor", "device_processor"),
+        ("from lerobot.processor import NormalizerStep", "NormalizerProcessorStep"),
+        ("from lerobot.processor.core import TransitionKeys", "TransitionKey"),
+        ("from lerobot.utils.constants import OBS_STAT", "OBS_STATE"),
+        ("from lerobot import datasetz", "lerobot.datasets"),
+        ("import lerobot.prozessor", "lerobot.processor"),
+        ("import lerobot.robots.so100_follower", "lerobot.common.robot_devices.robots"),
+    ],
+)
+def test_unknown_names_are_import_errors_that_name_the_nearest(statement, nearest):
+    with pytest.raises(ImportError, match=nearest):
+        exec(statement)
+
+
+def test_asking_for_an_attribute_does_not_raise_import_errors():
+    assert not hasattr(importlib.import_module("lerobot.processor.core"), "nothing")
+    assert not hasattr(importlib.import_module("lerobot.processor"), "nothing")
+
+
+def test_a_missing_dependency_is_not_taken_for_a_missing_name(monkeypatch):
+    """What a package needs and lacks is reported as itself."""
+    monkeypatch.delitem(sys.modules, "lerobot.common.envs", raising=False)
+    monkeypatch.delitem(sys.modules, "lerobot.envs", raising=False)
+    monkeypatch.setattr(importlib.import_module("lerobot.common"), "envs", None, raising=False)
+
+    class Breaks:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "lerobot.common.envs":
+                raise ModuleNotFoundError("No module named 'gymnasium'", name="gymnasium")
+
+    monkeypatch.setattr(sys, "meta_path", [Breaks, *sys.meta_path])
+    with pytest.raises(ModuleNotFoundError, match="gymnasium"):
+        importlib.import_module("lerobot.envs")
+
+
+def test_installing_twice_adds_nothing_and_imports_nothing():
+    before = list(sys.meta_path)
+    import_adapter.install()
+    assert sys.meta_path == before
+    code = (
+        "import sys; from lerobot import import_adapter as i; i.install()\n"
+        "assert not {'torch', 'difflib', 'lerobot.common'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_modules_run_under_their_new_name():
+    code = (
+        "import runpy, sys; from lerobot import import_adapter as i; i.install()\n"
+        "sys.argv = ['x', '--help']\n"
+        "name = 'lerobot.processor.migrate_policy_normalization'\n"
+        "runpy.run_module(name, run_name='__main__', alter_sys=True)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0 and "--pretrained-path" in run.stdout, run.stderr
