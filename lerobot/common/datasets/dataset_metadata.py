@@ -86,9 +86,9 @@ class LeRobotDatasetMetadata:
         # Lines beyond info.json belong to an episode that is just being saved.
         self.episodes = {index: row for index, row in listed.items() if index < self.total_episodes}
         self._check_episodes()
-        if self._version < Version("2.1"):
+        if not self.has_episode_stats:
             self.stats = load_stats(self.root)
-            self.episodes_stats = backward_compatible_episodes_stats(self.stats, self.episodes)
+            self.episodes_stats = backward_compatible_episodes_stats(dict(self.stats), self.episodes)
         else:
             stats = load_episodes_stats(self.root)
             if lacking := [index for index in self.episodes if index not in stats]:
@@ -184,7 +184,7 @@ class LeRobotDatasetMetadata:
         )
         write_info(self.info, self.root)
         self.episodes[episode_index], self.episodes_stats[episode_index] = row, stats
-        self.stats = aggregate_stats([self.stats, stats]) if self.stats else stats
+        self.stats = aggregate_stats([self.stats, stats] if self.stats else [stats])
 
     def update_video_info(self, episode_index: int) -> None:
         """Describe each camera's video in `features[key]["info"]`, once."""
@@ -228,6 +228,11 @@ class LeRobotDatasetMetadata:
     @property
     def _version(self) -> Version:
         return Version(self.info["codebase_version"])
+
+    @property
+    def has_episode_stats(self) -> bool:
+        """Whether statistics are stored per episode (v2.1) rather than for the whole dataset (v2.0)."""
+        return self._version >= Version("2.1")
 
     @property
     def data_path(self) -> str:

@@ -43,19 +43,19 @@ class _ImageFolder:
     """Sink of an image feature: one PNG per frame until the episode is saved."""
 
     def __init__(self, folder: Path, writer: AsyncImageWriter | None):
-        self._folder, self._writer, self._count = folder, writer, 0
+        self.path, self._writer, self._count = folder, writer, 0
         folder.mkdir(parents=True)
 
     def write(self, image: np.ndarray) -> None:
-        path = self.path(self._count)
+        path = self.frame_path(self._count)
         if self._writer is None:
             path.write_bytes(image_array_to_png(image))
         else:
             self._writer.save_image(image, path)
         self._count += 1
 
-    def path(self, frame_index: int) -> Path:
-        return self._folder / f"frame_{frame_index:06d}.png"
+    def frame_path(self, frame_index: int) -> Path:
+        return self.path / f"frame_{frame_index:06d}.png"
 
     def close(self) -> None:
         if self._writer is not None:
@@ -65,9 +65,9 @@ class _ImageFolder:
 class _CameraThread(Thread):
     """Takes the pictures of one camera in order: counts their colours and gives them to a sink."""
 
-    def __init__(self, sink: VideoEncoder | _ImageFolder):
+    def __init__(self, key: str, sink: VideoEncoder | _ImageFolder):
         super().__init__(daemon=True)
-        self.sink, self.histograms = sink, PictureHistograms()
+        self.key, self.sink, self.histograms, self.count = key, sink, PictureHistograms(), 0
         self._queue: Queue = Queue(maxsize=QUEUED_FRAMES)
         self._error: BaseException | None = None
         self.start()
@@ -87,15 +87,21 @@ class _CameraThread(Thread):
 
     def add(self, image: np.ndarray) -> None:
         if self._error is not None:
-            raise self._error
+            self._raise()
         self._queue.put(image)
+        self.count += 1
 
     def finish(self, keep: bool = True) -> None:
         """Wait until everything is written; raises what went wrong, unless the result is not kept."""
         self._queue.put(None)
         self.join()
         if keep and self._error is not None:
-            raise self._error
+            self._raise()
+
+    def _raise(self) -> None:
+        raise RuntimeError(
+            f"Recording camera '{self.key}' to '{self.sink.path}' failed: {self._error}"
+        ) from self._error
 
 
 class EpisodeRecorder:
@@ -133,7 +139,8 @@ class EpisodeRecorder:
         PIL. ValueError listing everything that does not fit; nothing is added then.
         """
         frame = {
-            key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in frame.items()
+            key: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+            for key, value in frame.items()
         }
         task = frame.pop("task", None) if task is None else task
         timestamp = frame.pop("timestamp", None) if timestamp is None else timestamp
@@ -171,7 +178,7 @@ class EpisodeRecorder:
                 )
             else:
                 sink = _ImageFolder(path, self._image_writer)
-            self._cameras[key] = _CameraThread(sink)
+            self._cameras[key] = _CameraThread(key, sink)
         return self._cameras[key]
 
     def save(self) -> None:
@@ -192,6 +199,12 @@ class EpisodeRecorder:
             self._tolerance_s,
         )
         for camera in self._cameras.values():
+            if camera.count != size:  # adding a frame was interrupted between two cameras
+                raise RuntimeError(
+                    f"Camera '{camera.key}' has {camera.count} pictures for {size} frames; "
+                    f"clear_episode_buffer() and "
+                    "record the episode again."
+                )
             camera.finish()
         if self._folder is None:
             self._folder = RecordingFolder(self._meta.root)
@@ -279,7 +292,7 @@ def _arrow_array(values: np.ndarray | list[str], feature: dict) -> pa.Array:
 
 
 def _image_array(sink: _ImageFolder, size: int) -> pa.Array:
-    paths = [sink.path(index) for index in range(size)]
+    paths = [sink.frame_path(index) for index in range(size)]
     cells = pa.array([path.read_bytes() for path in paths], type=pa.binary())
     return pa.StructArray.from_arrays(
         [cells, pa.array([path.name for path in paths])], names=["bytes", "path"]

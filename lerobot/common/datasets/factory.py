@@ -40,7 +40,8 @@ def use_imagenet_stats(meta: LeRobotDatasetMetadata) -> None:
                 f"Camera '{key}' has no statistics in '{meta.root / 'meta'}'. Recompute them, or set "
                 "--dataset.use_imagenet_stats=false with a normalization that needs none."
             )
-        meta.stats[key] |= {n: torch.tensor(v, dtype=torch.float32) for n, v in IMAGENET_STATS.items()}
+        imagenet = {name: torch.tensor(v, dtype=torch.float32) for name, v in IMAGENET_STATS.items()}
+        meta.stats[key] = {**meta.stats[key], **imagenet}
 
 
 def make_dataset(cfg, episodes: list[int] | None = None, return_uint8: bool = False) -> LeRobotDataset:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lerobot.common.datasets.collate import FrameBatch, collate
@@ -66,12 +67,18 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self._set_writer(EncoderOptions())
         self._check_episodes_exist()
         self._download_missing(download_videos, force_cache_sync)
-        if self.episodes is not None:
-            self.stats = aggregate_stats([self.meta.episodes_stats[index] for index in self.episodes])
         self._load_frames()
         if delta_timestamps is not None:
             check_delta_timestamps(delta_timestamps, self.fps, tolerance_s)
-            self.delta_indices = get_delta_indices(delta_timestamps, self.fps)
+            self._set_deltas(get_delta_indices(delta_timestamps, self.fps))
+
+    def _set_deltas(self, delta_indices: dict[str, list[int]]) -> None:
+        if unknown := sorted(set(delta_indices) - set(self.features)):
+            raise KeyError(
+                f"delta_timestamps has {unknown}, which are not features; there are {list(self.features)}."
+            )
+        self.delta_indices = delta_indices
+        self._deltas = {key: torch.tensor(deltas, dtype=torch.int64) for key, deltas in delta_indices.items()}
 
     def _check_episodes_exist(self) -> None:
         unknown = [index for index in self.episodes or [] if index not in self.meta.episodes]
@@ -155,12 +162,13 @@ class LeRobotDataset(torch.utils.data.Dataset):
         rows = torch.where(rows < 0, rows + len(table), rows)
         windows, pads = self._windows(rows)
         batch: dict[str, Any] = {}
+        image_keys = self.meta.image_keys
         for key in self.meta.video_keys:
             frames = self._pictures(key, windows.get(key, rows[:, None]))
             batch[key] = frames.squeeze(1)  # as LeRobot: no time axis for a single delta of a video
         for key, column in table.columns.items():
             window = windows.get(key)
-            if key in self.meta.image_keys:
+            if key in image_keys:
                 frames = self._pictures(key, rows[:, None] if window is None else window)
                 batch[key] = frames.squeeze(1) if window is None else frames
             elif isinstance(column, list):
@@ -181,13 +189,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
             episodes = self._row_episode[rows]
             first = self.episode_data_index["from"][episodes][:, None]
             last = self.episode_data_index["to"][episodes][:, None] - 1
-            for key, deltas in self.delta_indices.items():
-                if key not in self.meta.features:
-                    raise KeyError(
-                        f"delta_timestamps has '{key}', which is not a feature; there are "
-                        f"{list(self.features)}."
-                    )
-                wanted = rows[:, None] + torch.tensor(deltas, dtype=torch.int64)
+            for key, deltas in self._deltas.items():
+                wanted = rows[:, None] + deltas
                 windows[key] = torch.minimum(torch.maximum(wanted, first), last)
                 pads[f"{key}_is_pad"] = wanted != windows[key]
         return windows, pads
@@ -195,7 +198,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def _pictures(self, key: str, rows: torch.Tensor) -> torch.Tensor:
         """Pictures of rows (B, T): (B, T, C, H, W)."""
         if self.frame_store is not None:
-            frames = self.frame_store[key][self._row_global[rows]]
+            records = self.frame_store[key]
+            frames = records.index_select(0, self._row_global[rows.flatten()]).unflatten(0, rows.shape)
         elif key in self.meta.video_keys:
             frames = torch.stack([self._decode(key, window) for window in rows])
         else:
@@ -269,6 +273,15 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def episode_indices(self) -> list[int]:
         """Numbers of the loaded episodes, in order."""
         return list(self.meta.episodes) if self.episodes is None else self.episodes
+
+    @property
+    def stats(self) -> dict[str, dict[str, np.ndarray]]:
+        """Statistics of the loaded episodes (`meta.stats`, which training uses, are those of the whole
+        dataset).
+        """
+        if self.episodes is None or not self.meta.has_episode_stats:
+            return self.meta.stats
+        return aggregate_stats([self.meta.episodes_stats[index] for index in self.episodes])
 
     @property
     def root(self) -> Path:

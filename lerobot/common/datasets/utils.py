@@ -126,6 +126,8 @@ def load_info(root: Path) -> dict:
     missing = [key for key in needed if key not in info]
     if missing:
         raise DatasetError(f"'{path}' lacks {missing}.")
+    if not info.get("video_path") and any(f.get("dtype") == "video" for f in info["features"].values()):
+        raise DatasetError(f"'{path}' has video features, but no video_path.")
     if not info["fps"] > 0:
         raise DatasetError(f"'{path}' has fps {info['fps']}; expected a number above 0.")
     for key, feature in info["features"].items():

@@ -204,7 +204,7 @@ def decode_video_frames(
     """
     check_video_backend(backend)
     frames = torch.from_numpy(_readers.decode(video_path, timestamps, tolerance_s)).permute(0, 3, 1, 2)
-    return frames.contiguous() if return_uint8 else frames.to(torch.float32).div_(255)
+    return frames if return_uint8 else frames.to(torch.float32).div_(255)
 
 
 def iter_video_frames(video_path: str | Path) -> Iterator[np.ndarray]:
