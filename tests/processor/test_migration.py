@@ -4,12 +4,15 @@ import logging
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lerobot.common.processor import (
     create_transition,
     make_default_pre_post_processors,
     statistics_from_legacy_state,
 )
+from lerobot.common.processor.migrate_policy_normalization import default_output, migrate
+from lerobot.configs.types import FeatureType, PolicyFeature
 
 CAMERA = "observation.images.wrist_left"
 
@@ -123,3 +126,55 @@ def test_the_published_smolvla_base_state_normalizes_nothing_silently_no_more(co
     post[0].load_state_dict({f"{n}.{stat}": torch.ones(2) for n in names for stat in ("mean", "std")})
     with pytest.raises(ValueError, match="'action'.*so100.buffer.action"):
         post[0](create_transition(action=torch.zeros(1, 2)))
+
+
+def legacy_act_checkpoint(folder):
+    """A small ACT as LeRobot 0.1 saved it: statistics in model.safetensors, no processor files."""
+    from lerobot.common.policies.act.configuration_act import ACTConfig
+    from lerobot.common.policies.act.modeling_act import ACTPolicy
+
+    state, action = PolicyFeature(FeatureType.STATE, (2,)), PolicyFeature(FeatureType.ACTION, (2,))
+    features = {
+        "observation.state": state,
+        "observation.environment_state": PolicyFeature(FeatureType.ENV, (5,)),
+    }
+    layers = {"n_encoder_layers": 1, "n_vae_encoder_layers": 1}
+    sizes = {"dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "latent_dim": 4, "chunk_size": 4}
+    policy = ACTPolicy(
+        ACTConfig(
+            input_features=features,
+            output_features={"action": action},
+            device="cpu",
+            n_action_steps=4,
+            **layers,
+            **sizes,
+        )
+    )
+    policy.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    means = {f"normalize_inputs.buffer_observation_state.{s}": torch.full((2,), 2.0) for s in ("mean", "std")}
+    actions = {f"unnormalize_outputs.buffer_action.{s}": torch.full((2,), 5.0) for s in ("mean", "std")}
+    save_file({**weights, **means, **actions}, folder / "model.safetensors")
+    return policy
+
+
+def test_the_migration_command_writes_a_checkpoint_with_processors(tmp_path):
+    from lerobot.common.policies.factory import make_pre_post_processors
+
+    policy = legacy_act_checkpoint(tmp_path / "old")
+    folder = migrate(str(tmp_path / "old"))
+    assert folder == tmp_path / "old_migrated"
+    weights = load_file(folder / "model.safetensors")
+    assert not any("buffer_" in key for key in weights)
+    assert all(torch.equal(weights[k], v) for k, v in policy.state_dict().items())
+    pre, post = make_pre_post_processors(policy.config, folder)
+    batch = pre(
+        {"observation.state": torch.tensor([4.0, 2.0]), "observation.environment_state": torch.ones(5)}
+    )
+    assert batch["observation.state"].tolist() == [[1.0, 0.0]]
+    assert batch["observation.environment_state"].tolist() == [[1.0] * 5]
+    assert post(torch.ones(1, 2)).tolist() == [[10.0, 10.0]]
+
+
+def test_a_hub_checkpoint_is_migrated_into_the_working_directory():
+    assert str(default_output("someone/old_act")) == "someone_old_act_migrated"

@@ -12,7 +12,7 @@ from lerobot.common.processor.core import EnvTransition, TransitionKey
 from lerobot.common.processor.registry import ProcessorStepRegistry
 from lerobot.common.processor.steps import (
     ComplementaryDataProcessorStep,
-    Features,
+    KeepsFeatures,
     ObservationProcessorStep,
     PolicyActionProcessorStep,
     ProcessorStep,
@@ -34,19 +34,16 @@ def _frame_ndim(key: str) -> int | None:
 
 @ProcessorStepRegistry.register("to_batch_processor_action")
 @dataclass
-class AddBatchDimensionActionStep(PolicyActionProcessorStep):
+class AddBatchDimensionActionStep(KeepsFeatures, PolicyActionProcessorStep):
     """(A,) -> (1, A)."""
 
     def action(self, action: torch.Tensor) -> torch.Tensor:
         return _with_batch_axis(action, 1)
 
-    def transform_features(self, features: Features) -> Features:
-        return features
-
 
 @ProcessorStepRegistry.register("to_batch_processor_observation")
 @dataclass
-class AddBatchDimensionObservationStep(ObservationProcessorStep):
+class AddBatchDimensionObservationStep(KeepsFeatures, ObservationProcessorStep):
     """States (S,) -> (1, S), pictures (C, H, W) -> (1, C, H, W)."""
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
@@ -55,13 +52,10 @@ class AddBatchDimensionObservationStep(ObservationProcessorStep):
             for key, value in observation.items()
         }
 
-    def transform_features(self, features: Features) -> Features:
-        return features
-
 
 @ProcessorStepRegistry.register("to_batch_processor_complementary_data")
 @dataclass
-class AddBatchDimensionComplementaryDataStep(ComplementaryDataProcessorStep):
+class AddBatchDimensionComplementaryDataStep(KeepsFeatures, ComplementaryDataProcessorStep):
     """A task string becomes a list of one, the 0-D index and task_index 1-D."""
 
     def complementary_data(self, complementary_data: dict[str, Any]) -> dict[str, Any]:
@@ -72,34 +66,22 @@ class AddBatchDimensionComplementaryDataStep(ComplementaryDataProcessorStep):
                 complementary_data[key] = _with_batch_axis(complementary_data[key], 0)
         return complementary_data
 
-    def transform_features(self, features: Features) -> Features:
-        return features
-
 
 @ProcessorStepRegistry.register("to_batch_processor")
 @dataclass
-class AddBatchDimensionProcessorStep(ProcessorStep):
+class AddBatchDimensionProcessorStep(KeepsFeatures, ProcessorStep):
     """The three steps above, each where its part is there; batched data pass through unchanged."""
 
-    to_batch_action_processor: AddBatchDimensionActionStep = field(
-        default_factory=AddBatchDimensionActionStep
-    )
-    to_batch_observation_processor: AddBatchDimensionObservationStep = field(
-        default_factory=AddBatchDimensionObservationStep
-    )
-    to_batch_complementary_data_processor: AddBatchDimensionComplementaryDataStep = field(
-        default_factory=AddBatchDimensionComplementaryDataStep
+    parts: dict[TransitionKey, ProcessorStep] = field(
+        default_factory=lambda: {
+            TransitionKey.ACTION: AddBatchDimensionActionStep(),
+            TransitionKey.OBSERVATION: AddBatchDimensionObservationStep(),
+            TransitionKey.COMPLEMENTARY_DATA: AddBatchDimensionComplementaryDataStep(),
+        }
     )
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
-        for key, step in (
-            (TransitionKey.ACTION, self.to_batch_action_processor),
-            (TransitionKey.OBSERVATION, self.to_batch_observation_processor),
-            (TransitionKey.COMPLEMENTARY_DATA, self.to_batch_complementary_data_processor),
-        ):
+        for key, step in self.parts.items():
             if transition.get(key) is not None:
                 transition = step(transition)
         return transition
-
-    def transform_features(self, features: Features) -> Features:
-        return features

@@ -14,6 +14,12 @@ from lerobot.common.processor.core import EnvTransition, PolicyAction, Transitio
 # What a batch holds beside observations, actions and outcomes, and what steps may need.
 COMPLEMENTARY_KEYS = (TASK, "index", "task_index")
 PAD_MARKER = "_is_pad"
+# Part of a transition, its key in a batch, its value where the batch has none.
+OUTCOMES = (
+    (TransitionKey.REWARD, REWARD, 0.0),
+    (TransitionKey.DONE, DONE, False),
+    (TransitionKey.TRUNCATED, TRUNCATED, False),
+)
 
 
 def create_transition(
@@ -42,9 +48,7 @@ def batch_to_transition(batch: dict[str, Any]) -> EnvTransition:
     return create_transition(
         observation={k: v for k, v in batch.items() if k.startswith(OBS_PREFIX)} or None,
         action=action,
-        reward=batch.get(REWARD, 0.0),
-        done=batch.get(DONE, False),
-        truncated=batch.get(TRUNCATED, False),
+        **{part.value: batch.get(key, default) for part, key, default in OUTCOMES},
         info=batch.get(INFO),
         complementary_data={k: v for k, v in batch.items() if PAD_MARKER in k or k in COMPLEMENTARY_KEYS},
     )
@@ -53,16 +57,13 @@ def batch_to_transition(batch: dict[str, Any]) -> EnvTransition:
 def transition_to_batch(transition: EnvTransition) -> dict[str, Any]:
     """The flat batch of a transition; action (perhaps None), outcomes and info are always there."""
     _require(transition, dict, "A transition")
-    batch = {
+    return {
         ACTION: transition.get(TransitionKey.ACTION),
-        REWARD: transition.get(TransitionKey.REWARD, 0.0),
-        DONE: transition.get(TransitionKey.DONE, False),
-        TRUNCATED: transition.get(TransitionKey.TRUNCATED, False),
+        **{key: transition.get(part, default) for part, key, default in OUTCOMES},
         INFO: transition.get(TransitionKey.INFO, {}),
+        **(transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}),
+        **(transition.get(TransitionKey.OBSERVATION) or {}),
     }
-    batch.update(transition.get(TransitionKey.COMPLEMENTARY_DATA) or {})
-    batch.update(transition.get(TransitionKey.OBSERVATION) or {})
-    return batch
 
 
 def policy_action_to_transition(action: PolicyAction) -> EnvTransition:

@@ -9,7 +9,7 @@ import torch
 
 from lerobot.common.processor.core import EnvTransition, TransitionKey
 from lerobot.common.processor.registry import ProcessorStepRegistry
-from lerobot.common.processor.steps import Features, ProcessorStep
+from lerobot.common.processor.steps import KeepsFeatures, ProcessorStep
 from lerobot.common.utils.device import get_safe_torch_device
 
 FLOAT_DTYPES = {
@@ -27,7 +27,7 @@ _DICTS = (TransitionKey.OBSERVATION, TransitionKey.COMPLEMENTARY_DATA)
 
 @ProcessorStepRegistry.register("device_processor")
 @dataclass
-class DeviceProcessorStep(ProcessorStep):
+class DeviceProcessorStep(KeepsFeatures, ProcessorStep):
     """Moves every tensor but those of info to `device`; casts floats to `float_dtype` if that is set.
 
     A tensor that is on some CUDA device already stays there when the target is CUDA. Raises ValueError if the
@@ -68,9 +68,6 @@ class DeviceProcessorStep(ProcessorStep):
                 dtype = torch.float32  # mps has no doubles
             dtype = FLOAT_DTYPES.get(self.float_dtype, dtype)
         return value.to(device=device, dtype=dtype, non_blocking=device.type == "cuda")
-
-    def transform_features(self, features: Features) -> Features:
-        return features
 
     def get_config(self) -> dict[str, Any]:
         return {"device": self.device, "float_dtype": self.float_dtype}

@@ -15,6 +15,7 @@ from lerobot.common.processor.registry import ProcessorStepRegistry
 from lerobot.common.processor.steps import (
     ComplementaryDataProcessorStep,
     Features,
+    KeepsFeatures,
     ObservationProcessorStep,
     ProcessorStep,
     TruncatedProcessorStep,
@@ -27,7 +28,7 @@ PENALTY = "discrete_penalty"
 
 @ProcessorStepRegistry.register("time_limit_processor")
 @dataclass
-class TimeLimitProcessorStep(TruncatedProcessorStep):
+class TimeLimitProcessorStep(KeepsFeatures, TruncatedProcessorStep):
     """Counts calls and sets truncated once there were `max_episode_steps` in this episode."""
 
     max_episode_steps: int
@@ -42,9 +43,6 @@ class TimeLimitProcessorStep(TruncatedProcessorStep):
 
     def reset(self) -> None:
         self.current_step = 0
-
-    def transform_features(self, features: Features) -> Features:
-        return features
 
 
 @ProcessorStepRegistry.register("joint_velocity_processor")
@@ -82,7 +80,7 @@ class JointVelocityProcessorStep(ObservationProcessorStep):
 
 @ProcessorStepRegistry.register("gripper_penalty_processor")
 @dataclass
-class GripperPenaltyProcessorStep(ComplementaryDataProcessorStep):
+class GripperPenaltyProcessorStep(KeepsFeatures, ComplementaryDataProcessorStep):
     """Writes `discrete_penalty` when the last component of the action drives the gripper over its middle.
 
     The gripper's position is `raw_joint_positions["gripper"]` of the complementary data; both count as
@@ -107,13 +105,10 @@ class GripperPenaltyProcessorStep(ComplementaryDataProcessorStep):
     def get_config(self) -> dict[str, Any]:
         return {"penalty": self.penalty, "max_gripper_pos": self.max_gripper_pos}
 
-    def transform_features(self, features: Features) -> Features:
-        return features
-
 
 @ProcessorStepRegistry.register("intervention_action_processor")
 @dataclass
-class InterventionActionProcessorStep(ProcessorStep):
+class InterventionActionProcessorStep(KeepsFeatures, ProcessorStep):
     """Where info says `is_intervention`, the teleoperator's action replaces the policy's; sets done and
     reward.
 
@@ -158,6 +153,3 @@ class InterventionActionProcessorStep(ProcessorStep):
 
     def get_config(self) -> dict[str, Any]:
         return {"use_gripper": self.use_gripper, "terminate_on_success": self.terminate_on_success}
-
-    def transform_features(self, features: Features) -> Features:
-        return features

@@ -22,14 +22,13 @@ class ProcessorMigrationError(Exception):
     """A checkpoint of a legacy layout: statistics inside the weights, no processor file."""
 
     def __init__(self, model_path: str | Path, migration_command: str, original_error: str):
-        self.model_path = model_path
-        self.migration_command = migration_command
-        self.original_error = original_error
         super().__init__(
             f"'{model_path}' has no processor files ({original_error}). If its statistics stand inside the "
             "weights, make_pre_post_processors finds them there; or convert the checkpoint once: "
             f"{migration_command}"
         )
+        self.migration_command, self.original_error = migration_command, original_error
+        self.model_path = model_path
 
 
 @dataclass

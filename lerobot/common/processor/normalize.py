@@ -15,7 +15,7 @@ from lerobot.common.processor.converters import to_tensor
 from lerobot.common.processor.core import EnvTransition, TransitionKey
 from lerobot.common.processor.pipeline import DataProcessorPipeline
 from lerobot.common.processor.registry import ProcessorStepRegistry
-from lerobot.common.processor.steps import Features, ProcessorStep
+from lerobot.common.processor.steps import KeepsFeatures, ProcessorStep
 from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
 
 Stats = dict[str, dict[str, Any]]
@@ -30,7 +30,7 @@ NEEDED_STATS = {
 
 
 @dataclass
-class _StatisticsStep(ProcessorStep):
+class _StatisticsStep(KeepsFeatures, ProcessorStep):
     """Affine maps of observations and action by statistics; the subclasses say in which direction.
 
     `stats` maps a feature to its named statistics (arrays, tensors or lists, of the feature's shape; of a
@@ -125,9 +125,6 @@ class _StatisticsStep(ProcessorStep):
                     name,
                     dotted,
                 )
-
-    def transform_features(self, features: Features) -> Features:
-        return features
 
     def _change(self, transition: EnvTransition, inverse: bool) -> EnvTransition:
         transition = dict(transition)

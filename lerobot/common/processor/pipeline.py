@@ -24,6 +24,7 @@ from lerobot.common.processor.steps import (
     DoneProcessorStep,
     Features,
     InfoProcessorStep,
+    KeepsFeatures,
     ObservationProcessorStep,
     PolicyActionProcessorStep,
     ProcessorStep,
@@ -39,15 +40,12 @@ TOutput = TypeVar("TOutput")
 Hook: TypeAlias = Callable[[int, EnvTransition], None]
 
 
-class IdentityProcessorStep(ProcessorStep):
+class IdentityProcessorStep(KeepsFeatures, ProcessorStep):
     """Returns its input."""
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
         self._current_transition = transition
         return transition
-
-    def transform_features(self, features: Features) -> Features:
-        return features
 
 
 @dataclass

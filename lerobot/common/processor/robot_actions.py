@@ -15,6 +15,7 @@ from lerobot.common.processor.registry import ProcessorStepRegistry
 from lerobot.common.processor.steps import (
     ActionProcessorStep,
     Features,
+    KeepsFeatures,
     PolicyActionProcessorStep,
     RobotActionProcessorStep,
 )
@@ -77,7 +78,7 @@ class MapDeltaActionToRobotActionStep(RobotActionProcessorStep):
 
 @ProcessorStepRegistry.register("torch2numpy_action_processor")
 @dataclass
-class Torch2NumpyActionProcessorStep(ActionProcessorStep):
+class Torch2NumpyActionProcessorStep(KeepsFeatures, ActionProcessorStep):
     """Tensor -> array, without a leading axis of size one if there are more axes."""
 
     squeeze_batch_dim: bool = True
@@ -88,13 +89,10 @@ class Torch2NumpyActionProcessorStep(ActionProcessorStep):
         array = action.detach().cpu().numpy()
         return array[0] if self.squeeze_batch_dim and array.ndim > 1 and array.shape[0] == 1 else array
 
-    def transform_features(self, features: Features) -> Features:
-        return features
-
 
 @ProcessorStepRegistry.register("numpy2torch_action_processor")
 @dataclass
-class Numpy2TorchActionProcessorStep(ActionProcessorStep):
+class Numpy2TorchActionProcessorStep(KeepsFeatures, ActionProcessorStep):
     """Array -> tensor of the same dtype; no action stays no action."""
 
     def __call__(self, transition):
@@ -107,9 +105,6 @@ class Numpy2TorchActionProcessorStep(ActionProcessorStep):
         if not isinstance(action, np.ndarray):
             raise TypeError(f"Expected a numpy array as action, got {type(action).__name__}.")
         return torch.from_numpy(action)
-
-    def transform_features(self, features: Features) -> Features:
-        return features
 
 
 @dataclass

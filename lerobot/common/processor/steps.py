@@ -59,6 +59,14 @@ class ProcessorStep(ABC):
         return None
 
 
+class KeepsFeatures:
+    """Mix-in (named first) for steps whose features come out as they go in."""
+
+    def transform_features(self, features: Features) -> Features:
+        """The features, unchanged."""
+        return features
+
+
 class _PartStep(ProcessorStep):
     """Hands one part of the transition to `_change`, and a copy if the part is a dict."""
 

@@ -11,7 +11,11 @@ import torch
 from lerobot.common.constants import OBS_STATE, TASK
 from lerobot.common.processor.core import EnvTransition, TransitionKey
 from lerobot.common.processor.registry import ProcessorStepRegistry
-from lerobot.common.processor.steps import ComplementaryDataProcessorStep, Features, ProcessorStep
+from lerobot.common.processor.steps import (
+    ComplementaryDataProcessorStep,
+    KeepsFeatures,
+    ProcessorStep,
+)
 
 
 def ending_in_newline(text: str) -> str:
@@ -19,7 +23,7 @@ def ending_in_newline(text: str) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
-class _NewLineStep(ComplementaryDataProcessorStep):
+class _NewLineStep(KeepsFeatures, ComplementaryDataProcessorStep):
     """Ends the task, or each task of a list, with a newline; other types of task are left alone."""
 
     def complementary_data(self, complementary_data: dict[str, Any]) -> dict[str, Any]:
@@ -29,9 +33,6 @@ class _NewLineStep(ComplementaryDataProcessorStep):
         elif isinstance(task, list) and all(isinstance(t, str) for t in task):
             complementary_data[TASK] = [ending_in_newline(t) for t in task]
         return complementary_data
-
-    def transform_features(self, features: Features) -> Features:
-        return features
 
 
 @ProcessorStepRegistry.register("smolvla_new_line_processor")
@@ -49,7 +50,7 @@ SmolVLANewLineProcessor = NewLineTaskProcessorStep
 
 @ProcessorStepRegistry.register("pi05_prepare_state_tokenizer_processor_step")
 @dataclass
-class Pi05PrepareStateTokenizerProcessorStep(ProcessorStep):
+class Pi05PrepareStateTokenizerProcessorStep(KeepsFeatures, ProcessorStep):
     """Writes the normalized state into pi0.5's prompt, as one of 256 integers for each of `max_state_dim`
     values.
     """
@@ -79,9 +80,6 @@ class Pi05PrepareStateTokenizerProcessorStep(ProcessorStep):
         padded[:, : state.shape[-1]] = state.detach().float().cpu().numpy()
         left_edges = np.linspace(-1, 1, 257)[:-1]
         return np.digitize(padded, left_edges) - 1
-
-    def transform_features(self, features: Features) -> Features:
-        return features
 
 
 def _prompt(task: str, bins: np.ndarray) -> str:

@@ -16,6 +16,7 @@ from lerobot.configs.types import FeatureType, PipelineFeatureType, PolicyFeatur
 
 # Folder inside a checkpoint that holds its own copy of the tokenizer.
 TOKENIZER_FOLDER = "tokenizer"
+SAVED_FIELDS = ("max_length", "task_key", "padding_side", "padding", "truncation")
 
 
 def load_tokenizer(name: str, folder: Path | None = None) -> Any:
@@ -127,10 +128,10 @@ class TokenizerProcessorStep(ObservationProcessorStep):
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         encoded = self.input_tokenizer(
             self.get_task(self.transition),
-            max_length=self.max_length,
-            truncation=self.truncation,
             padding=self.padding,
             padding_side=self.padding_side,
+            truncation=self.truncation,
+            max_length=self.max_length,
             return_tensors="pt",
         )
         device = self._device_of(observation)
@@ -145,13 +146,7 @@ class TokenizerProcessorStep(ObservationProcessorStep):
         return next((v.device for v in candidates if isinstance(v, torch.Tensor)), None)
 
     def get_config(self) -> dict[str, Any]:
-        config = {
-            "max_length": self.max_length,
-            "task_key": self.task_key,
-            "padding_side": self.padding_side,
-            "padding": self.padding,
-            "truncation": self.truncation,
-        }
+        config = {name: getattr(self, name) for name in SAVED_FIELDS}
         if self.tokenizer_name is not None and self.tokenizer is None:
             config["tokenizer_name"] = self.tokenizer_name
         return config
