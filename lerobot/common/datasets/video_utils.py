@@ -179,14 +179,18 @@ class _ReaderCache:
         return frames
 
     def clear(self) -> None:
+        with self._lock:
+            self._readers.clear()
+
+    def new_lock(self) -> None:
         self._lock = Lock()
-        self._readers.clear()
 
 
 _readers = _ReaderCache()
-# A forked worker shares file offsets with its parent: it must open its own.
+# A forked worker shares file offsets with its parent, so it must open its own readers; and the parent closes its own
+# before the fork, because in the child the threads that FFmpeg waits for when it closes do not exist.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_readers.clear)
+    os.register_at_fork(before=_readers.clear, after_in_child=_readers.new_lock)
 
 
 def decode_video_frames(
