@@ -34,6 +34,10 @@ class ReachEnv(gym.Env):
         self.observation_space = spaces.Dict(space)
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
 
+    @property
+    def task_description(self):
+        return self.task
+
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.target = self.np_random.uniform(-1, 1, 2).astype(np.float32)
@@ -60,15 +64,22 @@ class ReachEnv(gym.Env):
         return observation
 
 
-def make_reach(n_envs: int = 1, time_limit: int = 40, mode: str = "SAME_STEP", with_pixels: bool = True):
-    """A synchronous vector environment of ReachEnv."""
+def make_reach(
+    n_envs: int = 1,
+    time_limit: int = 40,
+    mode: str = "SAME_STEP",
+    with_pixels: bool = True,
+    make_vector: type = gym.vector.SyncVectorEnv,
+):
+    """A vector environment of ReachEnv."""
 
     def make_one():
         return gym.wrappers.TimeLimit(ReachEnv(with_pixels), time_limit)
 
-    return gym.vector.SyncVectorEnv(
-        [make_one] * n_envs, autoreset_mode=getattr(gym.vector.AutoresetMode, mode)
-    )
+    # Before gymnasium 1.1 there is no choice.
+    modes = getattr(gym.vector, "AutoresetMode", None)
+    options = {} if modes is None else {"autoreset_mode": modes[mode]}
+    return make_vector([make_one] * n_envs, **options)
 
 
 @PreTrainedConfig.register_subclass("evaluation_stand_in")

@@ -50,7 +50,6 @@ def evaluate(checkpoint, output_dir, *more):
 
 
 def test_eval_writes_what_it_prints_and_the_same_with_processes(checkpoint, tmp_path, capsys):
-    torch.set_num_threads(1)
     result = evaluate(checkpoint, tmp_path / "one", "--eval.n_episodes=3")
     printed = capsys.readouterr().out
     assert "0.0 %   (0 of 3" in printed and "10000-10002" in printed

@@ -1,5 +1,6 @@
 """Episodes in a vector environment and what they add up to."""
 
+import gymnasium as gym
 import pytest
 import torch
 
@@ -29,6 +30,14 @@ def test_every_copy_counts_up_to_its_own_first_end(mode):
     assert together["success"].sum(dim=1).tolist() == [1] * 4
     for i, one in enumerate(alone):
         torch.testing.assert_close(together["action"][i, : lengths[i]], one["action"][0])
+
+
+def test_environments_in_processes_give_what_those_in_this_one_give():
+    env = make_reach(2, make_vector=gym.vector.AsyncVectorEnv)
+    apart, here = (run(e, make_policy(noise=0.1), SEEDS[:2]) for e in (env, make_reach(2)))
+    env.close()
+    assert apart["task"] == here["task"]
+    assert all(torch.equal(apart[key], here[key]) for key in ("action", "reward", "success", "done"))
 
 
 def test_valid_steps_end_with_the_first_done():

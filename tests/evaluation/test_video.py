@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lerobot.common.evaluation.rollout import eval_policy
-from lerobot.common.evaluation.video import BAR_HEIGHT, PICTURE_HEIGHT, compose_frame
+from lerobot.common.evaluation.video import BAR_HEIGHT, GAP, PICTURE_HEIGHT, compose_frame
 from tests.evaluation.stand_ins import make_policy, make_reach, same
 
 
@@ -44,7 +44,7 @@ def test_a_film_shows_the_cameras_and_ends_green_on_success(tmp_path, with_pixel
     steps = result["per_episode"][0]["n_steps"]
     assert rate == 15  # every second step of a 30 Hz environment, and the last
     assert len(frames) == steps // 2 + 1 + steps % 2
-    width = (2 if with_pixels else 1) * PICTURE_HEIGHT * 32 // 24
+    width = 2 * 320 + GAP if with_pixels else 320
     assert frames[0].shape == (PICTURE_HEIGHT + BAR_HEIGHT, width, 3)
     assert is_green(frames[-1]) and not is_green(frames[0])
 

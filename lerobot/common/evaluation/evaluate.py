@@ -6,11 +6,13 @@ import importlib
 import os
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import draccus
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from lerobot.common.constants import ACTION, OBS_IMAGES
@@ -19,7 +21,9 @@ from lerobot.common.envs.utils import preprocess_observation
 from lerobot.common.evaluation.rollout import eval_policy, evaluation_result
 from lerobot.common.evaluation.video import discard_partial
 from lerobot.common.evaluation.workers import EpisodeWorkers
+from lerobot.common.policies.pretrained import count_parameters
 
+SMALL_POLICY = 50_000_000  # parameters below which one thread computes a policy on a CPU
 MOST_LOCKSTEP = 64  # environments that share one batch of a policy on a GPU
 
 
@@ -50,16 +54,17 @@ def evaluate(
     env = make_env(env_cfg, side_by_side, eval_cfg.use_async_envs)
     try:
         check_features(env, policy.config, preprocessor)
-        return eval_policy(
-            env,
-            policy,
-            preprocessor,
-            postprocessor,
-            eval_cfg.n_episodes,
-            max_episodes_rendered=n_videos,
-            videos_dir=videos_dir,
-            start_seed=start_seed,
-        )
+        with _few_threads(policy, on_cpu):
+            return eval_policy(
+                env,
+                policy,
+                preprocessor,
+                postprocessor,
+                eval_cfg.n_episodes,
+                max_episodes_rendered=n_videos,
+                videos_dir=videos_dir,
+                start_seed=start_seed,
+            )
     finally:
         env.close()
 
@@ -72,6 +77,18 @@ def parallel_episodes(eval_cfg, on_cpu: bool) -> int:
     if on_cpu:
         return min(cores, eval_cfg.n_episodes) if eval_cfg.use_async_envs else 1
     return min(max(1, int(0.7 * cores)), eval_cfg.n_episodes, MOST_LOCKSTEP)
+
+
+@contextmanager
+def _few_threads(policy, on_cpu: bool):
+    # Beside the simulator, a second thread slows small policies down several times on a busy machine.
+    before = torch.get_num_threads()
+    if on_cpu and count_parameters(policy) < SMALL_POLICY:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- processes ---------------------------------------------------------------------------------------------

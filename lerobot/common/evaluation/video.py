@@ -11,8 +11,12 @@ import av
 import cv2
 import numpy as np
 
+from lerobot.common.constants import TASK
+from lerobot.common.envs.utils import add_envs_task
+
 PICTURE_HEIGHT = 240
 BAR_HEIGHT = 24
+GAP = 4  # between pictures
 MOST_FPS = 15  # enough to see what the arm does, and half the pictures to draw
 DARK, GREEN, WHITE = (32, 32, 32), (20, 120, 50), (255, 255, 255)
 
@@ -90,6 +94,8 @@ class EpisodeVideos:
         self, step: int, observation: dict, info: dict, success: np.ndarray, done: np.ndarray
     ) -> None:
         """Take the state after `step` steps; `success` and `done` are bool (B,)."""
+        if step == 0:
+            self._tasks = add_envs_task(self.env, {})[TASK]
         rendered = None
         for i, file in enumerate(self._files):
             if self.paths[i] is not None or not (self.wants(step) or done[i]):
@@ -107,7 +113,7 @@ class EpisodeVideos:
     def _caption(self, index: int, step: int, done: bool) -> str:
         outcome = "success" if self._succeeded[index] else "failure" if done else ""
         seed = "" if self.seeds[index] is None else f"seed {self.seeds[index]}   "
-        return f"{seed}step {step}   {outcome}"
+        return f"{seed}step {step:03d}   {outcome:<7}   {self._tasks[index]}"
 
     def discard(self) -> None:
         """Drop the films of episodes that did not end."""
@@ -135,7 +141,8 @@ def compose_frame(pictures: Sequence[np.ndarray], caption: str, success: bool = 
     """Pictures (H, W, 3) side by side under a bar with a caption, which turns green on success; sides are
     even.
     """
-    row = np.hstack([_to_height(picture, PICTURE_HEIGHT) for picture in pictures])
+    gap = np.full((PICTURE_HEIGHT, GAP, 3), DARK, np.uint8)
+    row = np.hstack([part for picture in pictures for part in (gap, _to_height(picture, PICTURE_HEIGHT))][1:])
     bar = np.full((BAR_HEIGHT, row.shape[1], 3), GREEN if success else DARK, np.uint8)
     cv2.putText(bar, caption, (8, BAR_HEIGHT - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.45, WHITE, 1, cv2.LINE_AA)
     return np.vstack([bar, row])
