@@ -52,9 +52,6 @@ NAMES = {
         "lerobot.common.policies.pretrained": "PreTrainedPolicy",
         "lerobot.common.processor": "SmolVLANewLineProcessor",
     },
-    "lerobot.common.policies.smolvla.processor_smolvla": {
-        "lerobot.common.processor": "SmolVLANewLineProcessor",
-    },
     "lerobot.common.datasets": {
         "lerobot.common.datasets.lerobot_dataset": "LeRobotDataset LeRobotDatasetMetadata CODEBASE_VERSION",
         "lerobot.common.datasets.factory": "make_dataset resolve_delta_timestamps",
