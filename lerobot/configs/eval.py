@@ -24,9 +24,7 @@ class EvalPipelineConfig:
     # seed of the first episode, the next ones count on; null: random. Not given with --env.type=koch: 10000
     seed: int | None = DEFAULT_SEED
     n_videos: int = 10  # episodes to film
-    rename_map: dict[str, str] = field(
-        default_factory=dict
-    )  # key of the environment -> key of the checkpoint
+    rename_map: dict[str, str] = field(default_factory=dict)  # key of the environment -> key of the checkpoint
 
     def __post_init__(self):
         self.typed_flags: dict[str, str] = {}

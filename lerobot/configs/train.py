@@ -37,6 +37,7 @@ class TrainPipelineConfig:
     num_workers: int = 4  # processes that load data; 0: load in the training process
     prefetch_factor: int = 2  # batches that each worker prepares ahead
     persistent_workers: bool = True  # keep workers between epochs
+    dataloader_multiprocessing_context: str = "spawn"  # or fork, forkserver
     batch_size: int = 8
     steps: int = 100_000
     eval_freq: int = 20_000  # steps between evaluations in env; 0: never

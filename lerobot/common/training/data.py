@@ -36,7 +36,11 @@ def make_loader(dataset, cfg, device: torch.device, start_step: int = 0) -> Data
     sampler = EpochSampler(indices, seed=cfg.seed or 0, epoch=epoch, position=batch * cfg.batch_size)
     workers = {}
     if cfg.num_workers:
-        workers = {"prefetch_factor": cfg.prefetch_factor, "persistent_workers": cfg.persistent_workers}
+        workers = {
+            "prefetch_factor": cfg.prefetch_factor,
+            "persistent_workers": cfg.persistent_workers,
+            "multiprocessing_context": cfg.dataloader_multiprocessing_context,
+        }
     return DataLoader(
         dataset,
         batch_sampler=BatchSampler(sampler, cfg.batch_size, drop_last=False),

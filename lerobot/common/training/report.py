@@ -56,7 +56,7 @@ def finish(cfg, policy, preprocessor, postprocessor, held_out: list[int], metric
     if held_out:
         error = held_out_error(cfg, policy, preprocessor, postprocessor, held_out)
         print(f"\nHeld-out episodes {', '.join(map(str, held_out))}\n{error}", flush=True)
-        summary["held_out_error"] = error.summary()
+        summary["held_out_error"] = error.to_dict()
     if cfg.env and _env_means_something(cfg, dataset_meta):
         summary["eval"] = evaluate_in_env(cfg, policy, preprocessor, postprocessor, cfg.steps)
         metrics_file.log_eval(cfg.steps, summary["eval"])
