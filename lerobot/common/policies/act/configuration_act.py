@@ -16,7 +16,9 @@ class ACTConfig(PreTrainedConfig):
 
     Pictures (a ResNet map per camera) and joint positions go through a transformer that predicts a chunk of
     future actions at once, trained by L1 with a variational latent for the style of the demonstration. The
-    first choice for one task with tens of demonstrations: deterministic, fast, few knobs. MEMORY
+    first choice for one task with tens of demonstrations: deterministic, fast, few knobs. At its default size
+    of 52 M parameters, training takes 0.8 GB for weights, gradients and optimizer, and 0.25 GB of activations
+    for each picture of 480x640 in a batch.
 
     Inputs: at least one picture or `observation.environment_state`; `observation.state` if there is one.
     Raises ValueError or NotImplementedError for values that do not go together.
@@ -39,7 +41,9 @@ class ACTConfig(PreTrainedConfig):
     vision_backbone: str = "resnet18"  # resnet18, 34, 50, 101 or 152
     # a published name, a .pth or .safetensors file, or null for random weights
     pretrained_backbone_weights: str | None = "ResNet18_Weights.IMAGENET1K_V1"
-    replace_final_stride_with_dilation: bool = False  # layer4 keeps layer3's resolution (resnet50 and larger)
+    replace_final_stride_with_dilation: bool | int = (
+        False  # layer4 keeps the resolution (resnet50 and larger)
+    )
 
     # Transformer
     pre_norm: bool = False  # normalize before attention and feed-forward rather than after

@@ -231,7 +231,8 @@ class ACT(nn.Module):
         features: list[Tensor | None] = [None] * len(images)
         for shape in dict.fromkeys(image.shape for image in images):
             same = [i for i, image in enumerate(images) if image.shape == shape]
-            maps = self.backbone(torch.cat([images[i] for i in same]))
+            pictures = torch.cat([images[i] for i in same])
+            maps = self.backbone(pictures.contiguous(memory_format=torch.channels_last))  # the faster layout
             for i, one in zip(same, maps.chunk(len(same)), strict=True):
                 features[i] = one
         return features

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORMS = ("frozen", "batch", "group")
@@ -24,14 +23,11 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The map as x * scale + shift, each (C,)."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return scale, self.bias - self.running_mean * scale
-
     def forward(self, x: Tensor) -> Tensor:
-        scale, shift = (v.view(-1, 1, 1).to(x.dtype) for v in self.scale_and_shift())
-        return torch.addcmul(shift, x, scale)
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        scale, shift = (v.view(-1, 1, 1).to(x.dtype) for v in (scale, shift))
+        return torch.addcmul(shift, x, scale)  # one pass over the map
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         state_dict.pop(f"{prefix}num_batches_tracked", None)  # files of trainable batch norms have it
@@ -45,16 +41,6 @@ def make_norm(kind: str, channels: int) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     return nn.GroupNorm(math.gcd(channels, max(1, channels // 16)), channels)
-
-
-def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """norm(conv(x)); a frozen norm is folded into the kernel where that is less work."""
-    small_map = x[:, 0].numel() < conv.weight[0].numel() * math.prod(conv.stride)
-    if small_map or not isinstance(norm, FrozenBatchNorm2d):
-        return norm(conv(x))
-    scale, shift = norm.scale_and_shift()
-    kernel = conv.weight * scale.view(-1, 1, 1, 1)
-    return F.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation)
 
 
 def _conv(inside: int, out: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -73,7 +59,7 @@ class _Block(nn.Module):
             self.downsample = nn.Sequential(_conv(inside, out, 1, stride), make_norm(norm, out))
 
     def _shortcut(self, x: Tensor) -> Tensor:
-        return x if self.downsample is None else conv_norm(self.downsample[0], self.downsample[1], x)
+        return x if self.downsample is None else self.downsample(x)
 
 
 class BasicBlock(_Block):
@@ -88,8 +74,8 @@ class BasicBlock(_Block):
         self._add_shortcut(inside, planes, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = conv_norm(self.conv1, self.bn1, x).relu_()
-        y = conv_norm(self.conv2, self.bn2, y)
+        y = self.bn1(self.conv1(x)).relu_()
+        y = self.bn2(self.conv2(y))
         return y.add_(self._shortcut(x)).relu_()
 
 
@@ -107,9 +93,9 @@ class Bottleneck(_Block):
         self._add_shortcut(inside, out, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = conv_norm(self.conv1, self.bn1, x).relu_()
-        y = conv_norm(self.conv2, self.bn2, y).relu_()
-        y = conv_norm(self.conv3, self.bn3, y)
+        y = self.bn1(self.conv1(x)).relu_()
+        y = self.bn2(self.conv2(y)).relu_()
+        y = self.bn3(self.conv3(y))
         return y.add_(self._shortcut(x)).relu_()
 
 
@@ -165,7 +151,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(conv_norm(self.conv1, self.bn1, x)))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for name, layer in self.named_children():
             if name.startswith("layer"):
                 x = layer(x)
