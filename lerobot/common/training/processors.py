@@ -6,8 +6,9 @@ import logging
 
 import torch
 
-from lerobot.common.constants import OBS_IMAGE, POLICY_PREPROCESSOR_DEFAULT_NAME
+from lerobot.common.constants import POLICY_PREPROCESSOR_DEFAULT_NAME
 from lerobot.common.policies.factory import make_pre_post_processors
+from lerobot.common.processor.images import images_to_float
 from lerobot.common.utils.hub import find_file
 
 
@@ -37,11 +38,7 @@ def make_training_processors(cfg, dataset_stats: dict):
 
 
 def images_as_float(batch: dict, device: torch.device) -> dict:
-    """A collated batch on `device`, its uint8 pictures (moved as they are, a quarter of the bytes) as float32 in [0, 1]."""
-    return {
-        k: _as_float(k, v.to(device, non_blocking=True)) if isinstance(v, torch.Tensor) else v for k, v in batch.items()
-    }
-
-
-def _as_float(key: str, value: torch.Tensor) -> torch.Tensor:
-    return value.float().div_(255) if key.startswith(OBS_IMAGE) and value.dtype == torch.uint8 else value
+    """A collated batch on `device`; uint8 pictures move as they are (a quarter of the bytes) and become float there."""
+    return images_to_float(
+        {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    )
