@@ -1,6 +1,6 @@
-"""What policies that denoise an action chunk by flow matching share: draws, paths, time embedding, masks, sampling.
+"""What flow-matching policies share: random draws, the path, time embedding, masks, padding, sampling.
 
-Time runs from 1 (noise) to 0 (actions): x_t = t * noise + (1 - t) * actions, and the velocity is noise - actions.
+Time runs from 1 (noise) to 0 (actions): x_t = t * noise + (1 - t) * actions; velocity is noise - actions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def sample_time(
 
 
 def noisy_actions(actions: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """Point on the path `(B, T, D)` at `time` `(B,)`, and the velocity there, which is the regression target."""
+    """Point on the path `(B, T, D)` at `time` `(B,)`, and the velocity there, the regression target."""
     t = time[:, None, None]
     return t * noise + (1 - t) * actions, noise - actions
 
@@ -40,7 +40,8 @@ def noisy_actions(actions: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor,
 def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int) -> Tensor:
     """Euler steps from noise `(B, T, D)` at time 1 to actions at time 0; `noise` is not changed.
 
-    velocity: takes x `(B, T, D)` and time `(B,)`. Times are 1 - k / num_steps in double precision, rounded once.
+    velocity: takes x `(B, T, D)` and time `(B,)`. Times are 1 - k / num_steps in double precision, rounded
+    once.
     """
     x, dt = noise, -1.0 / num_steps
     for k in range(num_steps):
@@ -54,7 +55,8 @@ def create_sinusoidal_pos_embedding(
 ) -> Tensor:
     """Sine and cosine of `time` `(B,)` at periods spaced geometrically: `(B, dimension)` in double precision.
 
-    On a device without float64 (mps) it is float32. Raises ValueError for an odd dimension or a time that is not 1-D.
+    On a device without float64 (mps) it is float32. Raises ValueError for an odd dimension or a time that is
+    not 1-D.
     """
     if dimension % 2 != 0:
         raise ValueError(f"The width of the time embedding must be even, got {dimension}.")
@@ -68,9 +70,10 @@ def create_sinusoidal_pos_embedding(
 
 
 def make_att_2d_masks(pad_masks: Tensor, att_masks: Tensor) -> Tensor:
-    """Who may attend whom, bool `(B, N, N)`: query i sees key j if both are real and j's block is not later than i's.
+    """Who may attend whom, bool `(B, N, N)`: both real, and the key's block not later than the query's.
 
-    pad_masks: bool `(B, N)`, true where a token is real. att_masks: `(B, N)` or `(1, N)`, nonzero where a block starts.
+    pad_masks: bool `(B, N)`, true where a token is real. att_masks: `(B, N)` or `(1, N)`, nonzero where a
+    block starts.
     """
     if pad_masks.ndim != 2 or att_masks.ndim != 2:
         raise ValueError(f"Masks must be 2-D, got {tuple(pad_masks.shape)} and {tuple(att_masks.shape)}.")
@@ -81,7 +84,7 @@ def make_att_2d_masks(pad_masks: Tensor, att_masks: Tensor) -> Tensor:
 def attention_bias(mask: Tensor) -> Tensor:
     """Additive float32 form `(B, 1, Q, K)` of a bool mask `(B, Q, K)`, finite so that no row becomes NaN.
 
-    Half of the lowest float32: kernels that scale by log2(e) stay finite, and a row without any key is uniform.
+    Half of the lowest float32: kernels that scale by log2(e) stay finite, and a row without a key is uniform.
     """
     bias = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
     return bias.masked_fill_(~mask, torch.finfo(torch.float32).min / 2)[:, None]
@@ -92,7 +95,8 @@ def pad_vector(vector: Tensor, new_dim: int) -> Tensor:
     width = vector.shape[-1]
     if width > new_dim:
         raise ValueError(
-            f"A vector of width {width} does not fit into {new_dim}: raise --policy.max_state_dim or --policy.max_action_dim."
+            f"A vector of width {width} does not fit into {new_dim}: raise --policy.max_state_dim or "
+            "--policy.max_action_dim."
         )
     return vector if width == new_dim else F.pad(vector, (0, new_dim - width))
 

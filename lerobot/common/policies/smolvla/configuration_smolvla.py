@@ -20,7 +20,7 @@ def _default_normalization() -> dict[str, NormalizationMode]:
 @PreTrainedConfig.register_subclass("smolvla")
 @dataclass
 class SmolVLAConfig(PreTrainedConfig):
-    """A small vision-language model reads cameras, task and state; an action expert beside it denoises a chunk.
+    """A small vision-language model reads cameras, task and state; an expert beside it denoises a chunk.
 
     Raises ValueError for `n_action_steps` above `chunk_size`, NotImplementedError for delta joint actions.
     """
@@ -78,6 +78,8 @@ class SmolVLAConfig(PreTrainedConfig):
     compile_mode: str = "max-autotune"
 
     vlm_config: dict = extra({})  # overrides of the vision-language model's configuration, nested as there
+    # (noise, time) draws per sample and step; pictures, which cost more than the expert, are encoded once.
+    draws_per_sample: int = extra(1)
     optimizer_lr_vision: float | None = extra(None)  # learning rate of the vision tower; empty: optimizer_lr
 
     def __post_init__(self):

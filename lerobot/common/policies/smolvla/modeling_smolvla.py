@@ -67,9 +67,9 @@ __all__ = [
 class SmolVLAPolicy(PreTrainedPolicy):
     """SmolVLA behind the interface of every policy.
 
-    checkpoint: where the weights will be loaded from (`from_pretrained` sets it); then nothing is initialized and no
-    pretrained vision-language model is fetched. Without it the weights are random, or the vision-language model's with
-    `config.load_vlm_weights`.
+    checkpoint: where the weights will be loaded from (`from_pretrained` sets it); then nothing is initialized
+    and no pretrained vision-language model is fetched. Without it the weights are random, or the
+    vision-language model's with `config.load_vlm_weights`.
     """
 
     config_class = SmolVLAConfig
@@ -135,28 +135,33 @@ class SmolVLAPolicy(PreTrainedPolicy):
         time: Tensor | None = None,
         reduction: str = "mean",
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Flow-matching loss of a normalized batch; `noise` (B, C, max_action_dim) and `time` (B,) are drawn if absent.
+        """Flow-matching loss of a normalized batch.
 
-        reduction: "mean" (scalar) or "none" (one loss per sample). Only real steps and real action dimensions count;
-        with `config.loss_over_padding` everything does, as in LeRobot 0.4.4.
+        noise (K * B, C, max_action_dim) and time (K * B,), for K = `config.draws_per_sample`, are drawn if
+        absent.
+        reduction: "mean" (scalar) or "none" (one loss per sample). Only real steps and real action dimensions
+        count; with `config.loss_over_padding` everything does, as in LeRobot 0.4.4.
         """
         actions = self.prepare_action(batch)
-        losses = self.model.forward(*self.prepare_observation(batch), actions, noise, time)  # (B, C, max_action_dim)
+        losses = self.model.forward(*self.prepare_observation(batch), actions, noise, time)
         width, is_pad = batch[ACTION].shape[-1], batch.get(ACTION_IS_PAD)
         over = self.config.loss_over_padding
         if over:  # LeRobot 0.4.4 looks for a key that no dataset has, and never cuts the padded dimensions
             width, is_pad = None, batch.get("actions_id_pad")
         reduce = partial(masked_mean, width=width, over_padding=over)
+        is_pad = torch.zeros_like(actions[..., 0], dtype=torch.bool) if is_pad is None else is_pad
+        is_pad = is_pad.repeat(self.config.draws_per_sample, 1)
         if reduction == "none":
-            no_pad = torch.zeros(losses.shape[:2], dtype=torch.bool, device=losses.device)
-            loss = torch.vmap(reduce)(losses, no_pad if is_pad is None else is_pad)
+            loss = torch.vmap(reduce)(losses, is_pad).view(-1, len(actions)).mean(0)
         else:
             loss = reduce(losses, is_pad)
         return loss, {"loss": loss.detach().mean()}
 
     @torch.no_grad()
-    def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None, **_kwargs) -> Tensor:
-        """Return the whole chunk `(B, chunk_size, A)` in normalized units; `noise` `(B, chunk_size, max_action_dim)`."""
+    def predict_action_chunk(
+        self, batch: dict[str, Tensor], noise: Tensor | None = None, **_kwargs
+    ) -> Tensor:
+        """Return the whole normalized chunk `(B, chunk_size, A)`; noise `(B, chunk_size, max_action_dim)`."""
         self.eval()
         actions = self.model.sample_actions(*self.prepare_observation(batch), noise=noise)
         actions = actions[..., : self.config.action_feature.shape[0]]
@@ -174,7 +179,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
         images, image_masks = self.prepare_images(batch)
         if OBS_LANGUAGE_TOKENS not in batch:
             raise ValueError(
-                f"The batch has no '{OBS_LANGUAGE_TOKENS}': the preprocessor makes it from the sentence in `task`."
+                f"The batch has no '{OBS_LANGUAGE_TOKENS}': the preprocessor makes it from the task."
             )
         tokens, token_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
         return images, image_masks, tokens, token_masks, self.prepare_state(batch)
@@ -182,8 +187,8 @@ class SmolVLAPolicy(PreTrainedPolicy):
     def prepare_images(self, batch: dict[str, Tensor]) -> tuple[list[Tensor | None], list[Tensor]]:
         """Pictures `(B, 3, H, W)` scaled to [-1, 1] in feature order, and per camera a bool mask `(B,)`.
 
-        Absent cameras, at most `empty_cameras` of them, stand last as None with a mask that is all false. Raises
-        ValueError if no camera of the configuration is in the batch.
+        Absent cameras, at most `empty_cameras` of them, stand last as None with a mask that is all false.
+        Raises ValueError if no camera of the configuration is in the batch.
         """
         names = list(self.config.image_features)
         present = [n for n in names if n in batch]
@@ -231,18 +236,27 @@ class SmolVLAPolicy(PreTrainedPolicy):
 class Prefix:
     """What the expert needs of an observation: per layer what it attends, and who may attend whom.
 
-    bias: `(B, 1, C, P + C)`, additive, action tokens over prefix and action tokens. positions: `(B, C)` of the action tokens.
+    bias: `(B, 1, C, P + C)`, additive, action tokens over prefix and action tokens. positions: `(B, C)` of
+    the action tokens.
     """
 
     context: KeysValues
     bias: Tensor
     positions: Tensor
 
+    def repeat(self, times: int) -> Prefix:
+        """The same observations `times` over, along the batch axis."""
+        if times == 1:
+            return self
+        context = [(k.repeat(times, 1, 1, 1), v.repeat(times, 1, 1, 1)) for k, v in self.context]
+        return Prefix(context, self.bias.repeat(times, 1, 1, 1), self.positions.repeat(times, 1))
+
 
 class VLAFlowMatching(nn.Module):
     """Velocity of a noisy action chunk, given pictures, task and state.
 
-    vlm_config: of the vision-language model. markers: ids of the two special tokens around pictures, None to leave them out.
+    vlm_config: of the vision-language model. markers: ids of the two special tokens around pictures, None to
+    leave them out.
     """
 
     def __init__(
@@ -275,18 +289,25 @@ class VLAFlowMatching(nn.Module):
     def forward(
         self, images, image_masks, tokens, token_masks, state, actions, noise=None, time=None
     ) -> Tensor:
-        """Squared error of the velocity, `(B, C, max_action_dim)`; arguments as `sample_actions`, actions like noise."""
+        """Squared error of the velocity, `(K * B, C, max_action_dim)` for K draws per sample.
+
+        Arguments as for `sample_actions`; actions `(B, C, max_action_dim)`, noise like the result,
+        time `(K * B,)`.
+        """
+        draws = self.config.draws_per_sample
+        actions = actions.repeat(draws, 1, 1)
         noise = sample_noise(actions.shape, actions.device) if noise is None else noise
         time = sample_time(actions.shape[0], actions.device) if time is None else time
         x_t, target = noisy_actions(actions, noise, time)
         prefix = self.encode_prefix(images, image_masks, tokens, token_masks, state)
-        return F.mse_loss(self.velocity(x_t, time, prefix), target, reduction="none")
+        return F.mse_loss(self.velocity(x_t, time, prefix.repeat(draws)), target, reduction="none")
 
     def sample_actions(self, images, image_masks, tokens, token_masks, state, noise=None) -> Tensor:
         """Denoise a chunk `(B, C, max_action_dim)`.
 
-        images: per camera `(B, 3, H, W)` in [-1, 1], or None where it is absent; image_masks: per camera bool `(B,)`.
-        tokens `(B, L)`, token_masks bool `(B, L)`; state `(B, max_state_dim)`; noise like the result, drawn if absent.
+        images: per camera `(B, 3, H, W)` in [-1, 1], or None where it is absent; image_masks: per camera bool
+        `(B,)`. tokens `(B, L)`, token_masks bool `(B, L)`; state `(B, max_state_dim)`; noise like the result,
+        drawn if absent.
         """
         shape = (state.shape[0], self.config.chunk_size, self.config.max_action_dim)
         noise = sample_noise(shape, state.device) if noise is None else noise
@@ -301,7 +322,8 @@ class VLAFlowMatching(nn.Module):
         bias, length = attention_bias(mask), real.shape[1]
         model, chunk = self.vlm_with_expert, slice(length + 1, None)
         if self.config.train_expert_only and torch.is_grad_enabled():
-            # Pictures and task attend no trained token: they get no graph, and only the state carries gradients.
+            # Pictures and task attend no trained token: they get no graph, and only the state carries
+            # gradients.
             past = model.prefix_keys_values(
                 embedded.to(state_token.dtype), positions[:, :length], bias[:, :, :length, :length]
             )
@@ -334,7 +356,7 @@ class VLAFlowMatching(nn.Module):
         return torch.cat(pieces, 1), torch.cat(masks, 1)
 
     def _with_markers(self, picture: Tensor | None, mask: Tensor):
-        """(embedding, validity) of a picture's tokens, with the special tokens before and after it if wanted."""
+        """(embedding, validity) of a picture's tokens, and of the special tokens around it if wanted."""
         always = torch.ones_like(mask)
         if self.markers is not None:
             fake, first = self.markers
@@ -351,7 +373,7 @@ class VLAFlowMatching(nn.Module):
         return embedded.expand(mask.shape[0], -1, -1)
 
     def embed_images(self, images: list[Tensor | None]) -> list[Tensor | None]:
-        """Scaled picture tokens `(B, N, D)` per camera; cameras of one size go through the vision tower together."""
+        """Scaled picture tokens `(B, N, D)` per camera; cameras of one size are embedded together."""
         vlm = self.vlm_with_expert.vlm
         present = [image for image in images if image is not None]
         if len({image.shape for image in present}) == 1:
@@ -366,7 +388,8 @@ class VLAFlowMatching(nn.Module):
     def layout(self, real: Tensor) -> tuple[Tensor, Tensor]:
         """Mask `(B, N, N)` and positions `(B, N)` of [pictures and task, state, action tokens].
 
-        Pictures and task see each other; the state sees them and itself; action tokens see these and earlier ones.
+        Pictures and task see each other; the state sees them and itself; action tokens see these and earlier
+        ones.
         """
         later = 1 + self.config.chunk_size
         pad = F.pad(real, (0, later), value=True)

@@ -1,7 +1,7 @@
-"""The SmolVLM2 backbone: vision tower, connector and llama text layers, with the key names of its published weights.
+"""The SmolVLM2 backbone: vision tower, connector, llama text layers; key names as in its published weights.
 
-Written here, not taken from transformers: the position ids of the vision tower are right in every precision, any picture
-size works, and the text layers hand out their keys and values.
+Written here, not taken from transformers: the position ids of the vision tower are right in every precision,
+any picture size works, and the text layers hand out their keys and values.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SmolVLMConfig:
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> SmolVLMConfig:
-        """Read the JSON as Hugging Face transformers writes it (`torch_dtype` in older releases, `dtype` in newer)."""
+        """Read the JSON that transformers writes (`torch_dtype` in older releases, `dtype` in newer)."""
         vision, text = raw["vision_config"], dict(raw["text_config"])
         _require_activation(vision, "gelu_pytorch_tanh")
         _require_activation(text, "silu")
@@ -92,15 +92,35 @@ def _require_activation(raw: dict[str, Any], expected: str) -> None:
 def bucketed_position_ids(rows: int, cols: int, side: int, device: torch.device) -> Tensor:
     """Indices `(rows * cols,)` into a `side` x `side` position table for a grid of patches, row by row.
 
-    Row i takes the bucket floor(i * side / rows), in integers: float arithmetic puts rows on the wrong side of a boundary.
+    Row i takes the bucket floor(i * side / rows), in integers: float arithmetic puts rows on the wrong side
+    of a boundary.
     """
     row = torch.arange(rows, device=device) * side // rows
     col = torch.arange(cols, device=device) * side // cols
     return (row[:, None] * side + col).flatten()
 
 
+def scaled_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention over `(B, heads, N, head_dim)`, `bias` being added to the scores.
+
+    On a CPU in float32 whatever the dtype: torch's bfloat16 kernel is ten times slower there in its backward
+    pass.
+    """
+    if q.device.type != "cpu" or q.dtype == torch.float32:
+        return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), bias).to(v.dtype)
+
+
+def in_dtype_of(linear: nn.Linear, x: Tensor) -> Tensor:
+    """`x` in the precision that `linear` computes in, cast once for all the layers that read it."""
+    device = x.device.type
+    autocast = torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device) if autocast else linear.weight.dtype)
+
+
 class VisionEmbeddings(nn.Module):
-    """Pictures `(B, C, H, W)` -> patch tokens `(B, N, D)` with learned positions, and the patch grid (rows, cols)."""
+    """Pictures `(B, C, H, W)` -> patch tokens `(B, N, D)` with learned positions, and the grid."""
 
     def __init__(self, config: VisionConfig):
         super().__init__()
@@ -129,8 +149,12 @@ class VisionAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
-        attended = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, D / heads)
+        x = in_dtype_of(self.q_proj, x)
+        q, k, v = (
+            p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attended = scaled_attention(q, k, v)  # (B, heads, N, D / heads)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
@@ -194,7 +218,7 @@ class ModalityProjection(nn.Module):
 
 
 class Connector(nn.Module):
-    """Joins each `r` x `r` square of patches to one token of the text model's width (pixel shuffle, then linear)."""
+    """Joins each `r` x `r` square of patches to one text token (pixel shuffle, then linear)."""
 
     def __init__(self, config: SmolVLMConfig):
         super().__init__()
@@ -231,7 +255,7 @@ class RMSNorm(nn.Module):
 
 
 def rope_table(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines `(B, T, 1, head_dim)` for `rotate`, float32, from positions `(B, T)` or `(1, T)`."""
+    """Cosines and signed sines `(B, T, 1, head_dim)`, float32, for `rotate`, from positions `(B, T)`."""
     half = torch.arange(head_dim // 2, dtype=torch.float32, device=positions.device)
     angle = positions[..., None].float() / base ** (2.0 / head_dim * half)
     cos, sin = angle.cos(), angle.sin()
@@ -239,7 +263,7 @@ def rope_table(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tupl
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding in half-split form: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), in float32.
+    """Rotary embedding in half-split form: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), in float32.
 
     x: `(B, T, heads, head_dim)`; the result has its dtype.
     """
@@ -251,14 +275,14 @@ def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Grouped-query attention `(B, Q, heads * head_dim)` in the dtype of `v`.
 
-    q: `(B, Q, heads, head_dim)`; k, v: `(B, K, kv_heads, head_dim)`; query head h reads kv head h // (heads / kv_heads).
-    bias: float32 `(B or 1, 1, Q or 1, K)`, added to the scaled scores.
+    q: `(B, Q, heads, head_dim)`; k, v: `(B, K, kv_heads, head_dim)`; query head h reads
+    kv head h // (heads / kv_heads). bias: float32 `(B or 1, 1, Q or 1, K)`, added to the scaled scores.
     """
     groups = q.shape[2] // k.shape[2]
     q, k, v = (x.transpose(1, 2) for x in (q.to(v.dtype), k, v))
     if groups > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(v.dtype))
+    attended = scaled_attention(q, k, v, bias)
     return attended.transpose(1, 2).flatten(2)
 
 
@@ -268,7 +292,10 @@ class TextAttention(nn.Module):
     def __init__(self, config: TextConfig):
         super().__init__()
         self.head_dim = config.head_dim
-        wide, narrow = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+        wide, narrow = (
+            config.num_attention_heads * config.head_dim,
+            config.num_key_value_heads * config.head_dim,
+        )
         bias = config.attention_bias
         self.q_proj = nn.Linear(config.hidden_size, wide, bias=bias)
         self.k_proj = nn.Linear(config.hidden_size, narrow, bias=bias)
@@ -277,16 +304,12 @@ class TextAttention(nn.Module):
 
     def queries(self, x: Tensor) -> Tensor:
         """`(B, T, heads, head_dim)`, not yet rotated."""
-        return _project(self.q_proj, x).unflatten(-1, (-1, self.head_dim))
+        return self.q_proj(x).unflatten(-1, (-1, self.head_dim))
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Two of `(B, T, kv_heads, head_dim)`, the keys not yet rotated."""
-        k, v = (_project(p, x).unflatten(-1, (-1, self.head_dim)) for p in (self.k_proj, self.v_proj))
+        k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.k_proj, self.v_proj))
         return k, v
-
-
-def _project(linear: nn.Linear, x: Tensor) -> Tensor:
-    return linear(x.to(linear.weight.dtype))
 
 
 class TextMLP(nn.Module):
@@ -299,6 +322,7 @@ class TextMLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = in_dtype_of(self.gate_proj, x)
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -312,9 +336,14 @@ class TextLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
+    def begin(self, hidden: Tensor) -> Tensor:
+        """What queries, keys and values are projected from."""
+        return in_dtype_of(self.self_attn.q_proj, self.input_layernorm(hidden))
+
     def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
         """Output projection, residual, MLP, residual; the stream takes the output projection's dtype."""
-        y = _project(self.self_attn.o_proj, attended)
+        o_proj = self.self_attn.o_proj
+        y = o_proj(in_dtype_of(o_proj, attended))
         y = (y + hidden).to(y.dtype)
         return y + self.mlp(self.post_attention_layernorm(y))
 
@@ -363,5 +392,3 @@ def init_normal(module: nn.Module, std: float) -> None:
             nn.init.ones_(part.weight)
             if getattr(part, "bias", None) is not None:
                 nn.init.zeros_(part.bias)
-
-

@@ -15,6 +15,7 @@ from lerobot.common.policies.smolvla.smolvlm import (
     TextConfig,
     TextLayer,
     attend,
+    in_dtype_of,
     init_normal,
     rope_table,
     rotate,
@@ -52,11 +53,12 @@ class Expert(nn.Module):
 class SmolVLMWithExpertModel(nn.Module):
     """Two streams through the same depth: the prefix (pictures, task, state) and the action tokens.
 
-    The prefix never attends action tokens, so it runs once, alone, and leaves keys and values of every layer; the expert
-    reads them in joint layers (beside its own, by self-attention) or in cross layers (through its own projections).
+    The prefix never attends action tokens, so it runs once, alone, and leaves keys and values of every layer.
+    The expert reads them in joint layers (beside its own, by self-attention) or in cross layers (through
+    projections of its own).
 
-    vlm_config: of the whole vision-language model; `config.num_vlm_layers` says how many text layers are kept. Raises
-    AssertionError if the kept layers are not a multiple of `config.num_expert_layers`.
+    vlm_config: of the whole vision-language model; `config.num_vlm_layers` says how many text layers are
+    kept. Raises AssertionError if the kept layers are not a multiple of `config.num_expert_layers`.
     """
 
     def __init__(self, vlm_config: SmolVLMConfig, config: SmolVLAConfig):
@@ -66,7 +68,9 @@ class SmolVLMWithExpertModel(nn.Module):
             vlm_config = in_bfloat16(vlm_config)
         self.config, self.vlm_config = config, vlm_config
         self.num_vlm_layers = vlm_config.text.num_hidden_layers
-        self.num_expert_layers = config.num_expert_layers if config.num_expert_layers > 0 else self.num_vlm_layers
+        self.num_expert_layers = (
+            config.num_expert_layers if config.num_expert_layers > 0 else self.num_vlm_layers
+        )
         assert self.num_vlm_layers % self.num_expert_layers == 0, (
             f"The {self.num_vlm_layers} text layers (--policy.num_vlm_layers) are not a multiple of "
             f"--policy.num_expert_layers={self.num_expert_layers}."
@@ -77,7 +81,9 @@ class SmolVLMWithExpertModel(nn.Module):
         self.vlm.model.text_model.to(vlm_config.text.dtype)
         if config.load_vlm_weights:
             self.vlm.to(torch.bfloat16)
-        self.expert_config = expert_config(vlm_config.text, config.expert_width_multiplier, self.num_expert_layers)
+        self.expert_config = expert_config(
+            vlm_config.text, config.expert_width_multiplier, self.num_expert_layers
+        )
         cross = [i // self.every for i in range(0, self.num_vlm_layers, self.every) if self.is_cross(i)]
         self.lm_expert = Expert(self.expert_config, cross)
         self.set_requires_grad()
@@ -124,14 +130,14 @@ class SmolVLMWithExpertModel(nn.Module):
     ) -> KeysValues:
         """Run prefix tokens through the text layers and return rotated keys, and values, of every layer.
 
-        hidden: `(B, N, D)`; positions `(B, N)`; bias `(B, 1, N, P + N)`, additive. past: keys and values of `P` earlier
-        tokens, which these attend as well; the result then covers all P + N.
+        hidden: `(B, N, D)`; positions `(B, N)`; bias `(B, 1, N, P + N)`, additive. past: keys and values of
+        `P` earlier tokens, which these attend as well; the result then covers all P + N.
         """
         table = rope_table(positions, self.vlm_config.text.head_dim)
         layers = self.vlm.model.text_model.layers
         keys_values = []
         for i, layer in enumerate(layers):
-            x = layer.input_layernorm(hidden)
+            x = layer.begin(hidden)
             k, v = layer.self_attn.keys_values(x)
             k = rotate(k, table)
             if past is not None:
@@ -143,7 +149,7 @@ class SmolVLMWithExpertModel(nn.Module):
         return keys_values
 
     def expert_context(self, prefix: KeysValues) -> KeysValues:
-        """What the expert attends per layer: the prefix's keys and values, in cross layers through its projections."""
+        """What the expert reads per layer: the prefix's keys and values, projected in cross layers."""
         context = []
         for i, (k, v) in enumerate(prefix):
             layer = self.expert_layer(i)
@@ -157,7 +163,8 @@ class SmolVLMWithExpertModel(nn.Module):
     def expert_hidden(self, hidden: Tensor, context: KeysValues, positions: Tensor, bias: Tensor) -> Tensor:
         """Run action tokens `(B, C, D)` through the expert; returns the final norm's output.
 
-        positions: `(B, C)` in the whole sequence; bias `(B, 1, C, P + C)`, additive, over the prefix and the action tokens.
+        positions: `(B, C)` in the whole sequence; bias `(B, 1, C, P + C)`, additive, over prefix and action
+        tokens.
         """
         head_dim = self.expert_config.head_dim
         joint_table = rope_table(positions, head_dim)
@@ -167,7 +174,7 @@ class SmolVLMWithExpertModel(nn.Module):
             layer = self.expert_layer(i)
             if layer is None:
                 continue
-            x = layer.input_layernorm(hidden)
+            x = layer.begin(hidden)
             q = layer.self_attn.queries(x)
             if self.is_cross(i):
                 attended = attend(rotate(q, cross_table), k, v, cross_bias)
@@ -181,7 +188,7 @@ class SmolVLMWithExpertModel(nn.Module):
 
 def project_heads(linear: nn.Linear, x: Tensor) -> Tensor:
     """Apply a linear map to all heads together: `(B, N, heads, head_dim)` to the same shape."""
-    return linear(x.flatten(2).to(linear.weight.dtype)).view_as(x)
+    return linear(in_dtype_of(linear, x.flatten(2))).view_as(x)
 
 
 def cut_text_layers(config: SmolVLMConfig, keep: int) -> SmolVLMConfig:
@@ -199,7 +206,7 @@ def in_bfloat16(config: SmolVLMConfig) -> SmolVLMConfig:
 
 
 def expert_config(text: TextConfig, width_multiplier: float, num_layers: int) -> TextConfig:
-    """The expert's geometry: narrower than the text model, with its heads, so that keys and values fit together."""
+    """The expert's geometry: narrower than the text model, with the same heads, so that keys fit together."""
     hidden = int(text.hidden_size * width_multiplier)
     return dataclasses.replace(
         text,

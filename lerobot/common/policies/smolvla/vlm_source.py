@@ -37,7 +37,7 @@ HOW_TO_START = (
 
 
 def shipped_sizes() -> dict[str, Path]:
-    """Names that need no network to be built, and the folder of each: its configuration, sometimes its tokenizer."""
+    """Names that are built without a network, and the folder of each: configuration, sometimes tokenizer."""
     return {name: SIZES / folder for name, folder in read_json(SIZES / "names.json").items()}
 
 
@@ -45,8 +45,8 @@ def shipped_sizes() -> dict[str, Path]:
 class VLMSource:
     """A vision-language model by name: hub id, folder, or a size that ships with the code.
 
-    `checkpoint` is the folder or hub id of a policy whose own copy (sub-folder `tokenizer`) comes first. `overrides` are
-    merged into the configuration.
+    `checkpoint` is the folder or hub id of a policy whose own copy (sub-folder `tokenizer`) comes first.
+    `overrides` are merged into the configuration.
     """
 
     name: str
@@ -58,14 +58,15 @@ class VLMSource:
         path = self.find(CONFIG_NAME)
         if path is None:
             raise FileNotFoundError(
-                f"The configuration of the vision-language model '{self.name}' is neither a folder here, nor in the "
-                f"cache, nor could it be fetched. Set --policy.vlm_model_name to a folder with {CONFIG_NAME} and "
+                f"Vision-language model '{self.name}': neither a folder here, nor in the cache, nor could "
+                f"its {CONFIG_NAME} be fetched. Set --policy.vlm_model_name to a folder with it and with "
                 f"{TOKENIZER_JSON}, or to a size that ships with the code: {', '.join(shipped_sizes())}."
             )
         return merge_nested(read_json(path), self.overrides or {})
 
     def find(self, filename: str, fetch: bool = True) -> Path | None:
-        """The local path of a file of this model; with `fetch` it may be downloaded, else only the cache is searched."""
+        """The local path of a file of this model, downloaded if needed; without `fetch`, only from the
+        cache."""
         for folder in self._folders():
             if (folder / filename).is_file():
                 return folder / filename
@@ -80,7 +81,11 @@ class VLMSource:
         if self.checkpoint is not None:
             root = Path(self.checkpoint).expanduser().resolve()
             inside = (root / self.name).resolve()
-            candidates = [root / TOKENIZER_FOLDER, *([inside] if inside.is_relative_to(root) else []), *candidates]
+            candidates = [
+                root / TOKENIZER_FOLDER,
+                *([inside] if inside.is_relative_to(root) else []),
+                *candidates,
+            ]
         return [c for c in candidates if c is not None and c.is_dir()]
 
     def _repositories(self) -> list[tuple[str, str]]:
@@ -90,7 +95,8 @@ class VLMSource:
         return repositories
 
     def image_token_ids(self) -> tuple[int, int]:
-        """Ids of the marker around a picture and of the global-picture marker. Raises ValueError where unknown."""
+        """Ids of the marker around a picture and of the global-picture marker. Raises ValueError if
+        unknown."""
         raw = self.config()
         names = ("fake_image_token_id", "global_image_token_id")
         if all(name in raw for name in names):
@@ -99,8 +105,8 @@ class VLMSource:
         ids = {t["content"]: t["id"] for t in read_json(path)["added_tokens"]} if path else {}
         if FAKE_IMAGE_TOKEN not in ids or GLOBAL_IMAGE_TOKEN not in ids:
             raise ValueError(
-                f"--policy.add_image_special_tokens needs the tokens {FAKE_IMAGE_TOKEN} and {GLOBAL_IMAGE_TOKEN}, which "
-                f"{path or f'{TOKENIZER_JSON} of {self.name} (not found)'} does not have."
+                f"--policy.add_image_special_tokens needs the tokens {FAKE_IMAGE_TOKEN} and "
+                f"{GLOBAL_IMAGE_TOKEN}, which the tokenizer of '{self.name}' ({path}) does not have."
             )
         return ids[FAKE_IMAGE_TOKEN], ids[GLOBAL_IMAGE_TOKEN]
 
@@ -110,6 +116,8 @@ class VLMSource:
 
     def save(self, folder: Path) -> None:
         """Write configuration and tokenizer into `folder`, as far as they can be had without a network."""
+        if self.find(TOKENIZER_JSON, fetch=False) is None and self.name in shipped_sizes():
+            return  # nothing that would not be found by name
         folder.mkdir(parents=True, exist_ok=True)
         write_json(self.config(), folder / CONFIG_NAME)
         for filename in TOKENIZER_FILES:
@@ -118,25 +126,28 @@ class VLMSource:
                 shutil.copyfile(source, folder / filename)
 
     def load_weights(self, vlm: nn.Module) -> None:
-        """Copy the pretrained weights into `vlm`. Raises FileNotFoundError or ValueError, saying how else to start."""
+        """Copy the pretrained weights into `vlm`. Raises FileNotFoundError or ValueError, naming other
+        starts."""
         found = set()
         for path in self._weight_files():
             found |= _copy_known(path, vlm)
         missing = sorted(set(vlm.state_dict()) - found)
         if missing:
             raise ValueError(
-                f"The weights of '{self.name}' lack {len(missing)} tensors that its configuration describes, for "
-                f"example {', '.join(missing[:4])}. {HOW_TO_START}"
+                f"The weights of '{self.name}' lack {len(missing)} tensors that its configuration describes, "
+                f"for example {', '.join(missing[:4])}. {HOW_TO_START}"
             )
 
     def _weight_files(self) -> list[Path]:
         names = [SAFETENSORS_SINGLE_FILE]
-        if (path := self.find(SAFETENSORS_SINGLE_FILE)) is None and (index := self.find(WEIGHTS_INDEX)) is not None:
+        if (path := self.find(SAFETENSORS_SINGLE_FILE)) is None and (
+            index := self.find(WEIGHTS_INDEX)
+        ) is not None:
             names = sorted(set(read_json(index)["weight_map"].values()))
         paths = [path] if path is not None else [self.find(name) for name in names]
         if None in paths:
             raise FileNotFoundError(
-                f"The pretrained weights of '{self.name}' (--policy.load_vlm_weights=true) are neither in a folder here, "
+                f"The weights of '{self.name}' (--policy.load_vlm_weights=true) are neither here, "
                 f"nor in the cache, nor could they be fetched (HF_HOME, HF_ENDPOINT). {HOW_TO_START}"
             )
         return paths
