@@ -49,6 +49,9 @@ class KochEnv(gym.Env):
         self.action_space = spaces.Box(low, high)
         self.observation_space = self._make_observation_space(observation_height, observation_width)
         self.task = "Pick up the cube and place it in the tray."
+        # False: the pictures of the next observations are not looked at and repeat the last ones drawn.
+        self.pixels_needed = True
+        self._pixels: dict[str, np.ndarray] = {}
 
     @property
     def task_description(self) -> str:
@@ -89,7 +92,9 @@ class KochEnv(gym.Env):
         if self.obs_type == "state":
             state = np.concatenate([self.world.cube_pose(), TRAY]).astype(np.float32)
             return {"agent_pos": agent_pos, "environment_state": state}
-        pixels = {camera: self.world.render(camera).copy() for camera in self.cameras}
+        if self.pixels_needed or not self._pixels:
+            self._pixels = {camera: self.world.render(camera).copy() for camera in self.cameras}
+        pixels = dict(self._pixels)
         return {"pixels": pixels} if self.obs_type == "pixels" else {"pixels": pixels, "agent_pos": agent_pos}
 
     def _info(self) -> dict:

@@ -66,6 +66,10 @@ class ACTPolicy(PreTrainedPolicy):
                 self.config.temporal_ensemble_coeff, self.config.chunk_size
             )
 
+    def needs_observation(self) -> bool:
+        """Whether the next `select_action` looks at its batch: not while planned actions are queued."""
+        return self.config.temporal_ensemble_coeff is not None or self._action_queue.is_empty
+
     @torch.no_grad()
     def select_action(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
         """Next action (B, A), normalized. While actions are queued the observation is not looked at."""
