@@ -93,8 +93,8 @@ class KochEnv(gym.Env):
             state = np.concatenate([self.world.cube_pose(), TRAY]).astype(np.float32)
             return {"agent_pos": agent_pos, "environment_state": state}
         if self.pixels_needed or not self._pixels:
-            self._pixels = {camera: self.world.render(camera).copy() for camera in self.cameras}
-        pixels = dict(self._pixels)
+            self._pixels = {camera: self.world.render(camera) for camera in self.cameras}
+        pixels = {camera: picture.copy() for camera, picture in self._pixels.items()}
         return {"pixels": pixels} if self.obs_type == "pixels" else {"pixels": pixels, "agent_pos": agent_pos}
 
     def _info(self) -> dict:
