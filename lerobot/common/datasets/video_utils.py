@@ -23,6 +23,9 @@ DEFAULT_DECODER_CACHE_SIZE = 100
 
 av.logging.set_level(av.logging.ERROR)
 
+# Newer PyAV converts pixels with a thread per core by default, in every worker.
+_ONE_THREAD = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
+
 
 class VideoDecodeError(RuntimeError):
     """A video file is missing, truncated, or not decodable; the message names the file."""
@@ -139,7 +142,7 @@ class VideoReader:
         for frame in self._decoding:
             self._position = frame.pts
             if frame.pts == pts:
-                return self._to_rgb.reformat(frame, format="rgb24").to_ndarray()
+                return self._to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
             if frame.pts > pts:
                 break
         raise EOFError(f"the frame at {pts * float(self._stream.time_base):.6f} s is missing or damaged")
@@ -187,8 +190,8 @@ class _ReaderCache:
 
 
 _readers = _ReaderCache()
-# A forked worker shares file offsets with its parent, so it must open its own readers; and the parent closes its own
-# before the fork, because in the child the threads that FFmpeg waits for when it closes do not exist.
+# A forked worker shares file offsets with its parent, so it must open its own readers; and the parent closes
+# its own before the fork, because in the child the threads that FFmpeg waits for on closing do not exist.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_readers.clear, after_in_child=_readers.new_lock)
 
@@ -219,7 +222,7 @@ def iter_video_frames(video_path: str | Path) -> Iterator[np.ndarray]:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
-                yield to_rgb.reformat(frame, format="rgb24").to_ndarray()
+                yield to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
     except (av.FFmpegError, IndexError) as e:
         raise VideoDecodeError(f"Video '{video_path}' cannot be decoded: {e}.") from e
 
@@ -264,7 +267,7 @@ class VideoEncoder:
         if self._container is None:
             self._open(*image.shape[:2])
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = self._to_yuv.reformat(frame, format=self._pix_fmt)
+        frame = self._to_yuv.reformat(frame, format=self._pix_fmt, **_ONE_THREAD)
         frame.pts, frame.time_base = self._count, 1 / self._rate
         self._count += 1
         self._container.mux(self._stream.encode(frame))
