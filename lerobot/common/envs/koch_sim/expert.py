@@ -12,9 +12,9 @@ from lerobot.common.envs.koch_sim.scene import CUBE_HALF, FPS, TRAY, TRAY_INNER
 from lerobot.common.envs.koch_sim.world import KochWorld, mujoco
 
 STATIC_PAD_FACE = -0.008  # gripper-frame y of the fixed finger's inner face
-CLEARANCE = 0.004  # between that face and the cube while descending; only the other finger moves
-OPEN, RELEASE, SQUEEZE = 42.0, 40.0, 8.0  # jaw angles in degrees
-FINGERS_OUT = (-0.017, 0.042)  # gripper-frame y of the outer sides of both fingers when open
+CLEARANCE = 0.010  # between that face and the cube while descending: half of the open jaw's play
+OPEN, RELEASE, SQUEEZE = 50.0, 40.0, 8.0  # jaw angles in degrees
+FINGERS_OUT = (-0.017, 0.047)  # gripper-frame y of the outer sides of both fingers when open
 FINGER_MARGIN = 0.014  # half a finger's width, and 4 mm
 SLIPPED = 0.006  # a cube this far (metres) from where the plan has it is approached anew
 
