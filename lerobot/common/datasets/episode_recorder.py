@@ -21,7 +21,7 @@ from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.common.datasets.image_writer import AsyncImageWriter, image_array_to_png, to_rgb_uint8
 from lerobot.common.datasets.recovery import RecordingFolder
 from lerobot.common.datasets.utils import PICTURE_DTYPES, check_timestamps_sync, validate_frame
-from lerobot.common.datasets.video_utils import VideoEncoder
+from lerobot.common.datasets.video_utils import VideoEncoder, check_vcodec
 from lerobot.common.utils.io_utils import flush_to_disk
 
 QUEUED_FRAMES = 64  # per camera; adding a frame waits when the encoder is that far behind
@@ -37,6 +37,9 @@ class EncoderOptions:
     pix_fmt: str = "yuv420p"
     g: int = 2
     crf: int = 30
+
+    def __post_init__(self):
+        check_vcodec(self.vcodec)
 
 
 class _ImageFolder:

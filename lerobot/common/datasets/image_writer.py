@@ -11,11 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lerobot.common.utils.io_utils import atomic_path
-
-PNG_COMPRESSION = (
-    1  # of 0..9: LeRobot's choice for frames of a recording; higher costs much time for little space
-)
+# Of 0 to 9, as LeRobot has it for frames of a recording: higher costs much time for little space.
+PNG_COMPRESSION = 1
 
 
 def to_rgb_uint8(image: Any) -> np.ndarray:
@@ -53,10 +50,9 @@ def image_array_to_png(image: np.ndarray, compress_level: int = PNG_COMPRESSION)
 
 
 def write_image(image: Any, fpath: str | Path, compress_level: int = PNG_COMPRESSION) -> None:
-    """Write a picture as PNG, atomically; errors are raised."""
-    data = image_array_to_png(to_rgb_uint8(image), compress_level)
-    with atomic_path(fpath) as partial:
-        partial.write_bytes(data)
+    """Write a picture as PNG; errors are raised."""
+    Path(fpath).parent.mkdir(parents=True, exist_ok=True)
+    Path(fpath).write_bytes(image_array_to_png(to_rgb_uint8(image), compress_level))
 
 
 class AsyncImageWriter:

@@ -335,9 +335,9 @@ def feature_problems(name: str, feature: Mapping, value: Any) -> list[str]:
             return (
                 [] if pil_like else [f"'{name}' is {type(value).__name__}, expected a picture (array or PIL)"]
             )
-        a, b, c = shape
-        if value.shape not in ((a, b, c), (b, c, a)):
-            return [f"'{name}' has shape {value.shape}, expected {shape} or {(b, c, a)}"]
+        c, h, w = picture_size(feature)
+        if value.shape not in ((h, w, c), (c, h, w)):
+            return [f"'{name}' has shape {value.shape}, expected {(h, w, c)} or {(c, h, w)}"]
         return []
     if dtype == "string":
         return [] if isinstance(value, str) else [f"'{name}' is {type(value).__name__}, expected str"]

@@ -230,6 +230,14 @@ def iter_video_frames(video_path: str | Path) -> Iterator[np.ndarray]:
 # --- encoding -----------------------------------------------------------------------------------------------
 
 
+def check_vcodec(name: str) -> None:
+    """ValueError unless frames can be encoded with that codec here."""
+    if name not in VIDEO_CODECS:
+        raise ValueError(f"Unknown vcodec '{name}'; expected one of {VIDEO_CODECS}.")
+    if name not in av.codecs_available:
+        raise ValueError(f"The installed PyAV has no encoder '{name}'; choose another one of {VIDEO_CODECS}.")
+
+
 class VideoEncoder:
     """Writes RGB frames to an mp4 file, frame i at i/fps seconds.
 
@@ -247,8 +255,7 @@ class VideoEncoder:
         crf: int | None = 30,
         fast_decode: int = 0,
     ):
-        if vcodec not in VIDEO_CODECS:
-            raise ValueError(f"Unknown vcodec '{vcodec}'; expected one of {VIDEO_CODECS}.")
+        check_vcodec(vcodec)
         if vcodec != "h264" and pix_fmt == "yuv444p":
             logging.warning("%s cannot encode yuv444p; using yuv420p.", vcodec)
             pix_fmt = "yuv420p"
