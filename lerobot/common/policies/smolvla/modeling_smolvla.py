@@ -167,6 +167,10 @@ class SmolVLAPolicy(PreTrainedPolicy):
         actions = actions[..., : self.config.action_feature.shape[0]]
         return aloha.encode_actions(actions) if self.config.adapt_to_pi_aloha else actions
 
+    def needs_observation(self) -> bool:
+        """Whether the next `select_action` looks at its batch: not while planned actions are queued."""
+        return self._queue.is_empty
+
     @torch.no_grad()
     def select_action(self, batch: dict[str, Tensor], noise: Tensor | None = None, **kwargs) -> Tensor:
         """Return the next action `(B, A)`; observations count only when the queue is empty."""

@@ -139,12 +139,9 @@ class VLMSource:
             )
 
     def _weight_files(self) -> list[Path]:
-        names = [SAFETENSORS_SINGLE_FILE]
-        if (path := self.find(SAFETENSORS_SINGLE_FILE)) is None and (
-            index := self.find(WEIGHTS_INDEX)
-        ) is not None:
-            names = sorted(set(read_json(index)["weight_map"].values()))
-        paths = [path] if path is not None else [self.find(name) for name in names]
+        paths = [self.find(SAFETENSORS_SINGLE_FILE)]
+        if paths == [None] and (index := self.find(WEIGHTS_INDEX)) is not None:
+            paths = [self.find(name) for name in sorted(set(read_json(index)["weight_map"].values()))]
         if None in paths:
             raise FileNotFoundError(
                 f"The weights of '{self.name}' (--policy.load_vlm_weights=true) are neither here, "
