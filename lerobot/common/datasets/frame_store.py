@@ -67,7 +67,7 @@ class FrameStore:
         self._maps: dict[str, torch.Tensor] = {}
 
     def _refuse_other(self, found: dict, expected: dict) -> None:
-        found, expected = ({**m, **m.pop("depends")} for m in (dict(found), dict(expected)))
+        found, expected = ({**m.pop("depends"), **m} for m in (dict(found), dict(expected)))
         different = [key for key in expected if found.get(key) != expected[key]]
         if different:
             raise FrameStoreError(

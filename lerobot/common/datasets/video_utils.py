@@ -83,7 +83,7 @@ class VideoReader:
         # One thread: a query decodes one to a few frames, and workers provide the parallelism.
         self._stream.codec_context.thread_count = 1
         self._pts = np.array(sorted(p.pts for p in packets), dtype=np.int64)
-        keyframes = sorted((p.pts, p.dts) for p in packets if p.is_keyframe)
+        keyframes = sorted((p.pts, p.pts if p.dts is None else p.dts) for p in packets if p.is_keyframe)
         self._key_pts = np.array([pts for pts, _ in keyframes], dtype=np.int64)
         self._key_dts = [dts for _, dts in keyframes]
         self.times = self._pts * float(self._stream.time_base)

@@ -1,0 +1,162 @@
+"""Decoding by timestamp: the frames of a sequential decode, whatever the structure of the file."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from lerobot.common.datasets.image_writer import write_image
+from lerobot.common.datasets.video_utils import (
+    FrameTimestampError,
+    VideoDecodeError,
+    VideoEncoder,
+    VideoReader,
+    check_video_backend,
+    decode_video_frames,
+    encode_video_frames,
+    get_video_info,
+    iter_video_frames,
+)
+from tests.datasets.conftest import picture
+
+FRAMES, FPS = 41, 30
+
+
+def write_video(path, codec: str, options: dict, fps=FPS, first_pts: int = 0) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(65535), options=options)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for i in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(picture(0, i), format="rgb24")
+            frame.pts = first_pts + i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+STRUCTURES = {
+    "every second frame a keyframe": ("h264", {"g": "2"}),
+    "one keyframe": ("h264", {"g": "1000"}),
+    "B-frames": ("h264", {"g": "12", "bf": "3"}),
+    "B-frame pyramid, open groups": (
+        "h264",
+        {"g": "10", "bf": "4", "x264-params": "open-gop=1:b-pyramid=normal"},
+    ),
+    "only keyframes": ("h264", {"g": "1"}),
+    "hevc with open groups": ("hevc", {"g": "8", "x265-params": "log-level=error:open-gop=1:bframes=3"}),
+    "av1": ("libsvtav1", {"g": "8", "preset": "12"}),
+}
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_random_access_gives_the_frames_of_a_sequential_decode(tmp_path, structure):
+    path = tmp_path / "video.mp4"
+    write_video(path, *STRUCTURES[structure])
+    expected = list(iter_video_frames(path))
+    assert len(expected) == FRAMES
+    order = np.random.default_rng(0).permutation(FRAMES).tolist()
+    for number in [*order, 0, 0, FRAMES - 1, FRAMES - 1, 5, 6, 7]:
+        frame = decode_video_frames(path, [number / FPS], 1e-4, return_uint8=True)[0]
+        np.testing.assert_array_equal(frame.permute(1, 2, 0), expected[number], err_msg=str(number))
+
+
+def test_a_window_may_repeat_and_jump(tmp_path):
+    path = tmp_path / "video.mp4"
+    write_video(path, "h264", {"g": "2"})
+    expected = np.stack(list(iter_video_frames(path)))
+    numbers = [7, 7, 3, 40, 0, 8]
+    frames = decode_video_frames(path, [n / FPS for n in numbers], 1e-4)
+    assert frames.dtype == torch.float32 and frames.shape == (6, 3, 64, 96)
+    np.testing.assert_array_equal((frames * 255).round().permute(0, 2, 3, 1), expected[numbers])
+
+
+@pytest.mark.parametrize("fps", [10, 15, 25, 29.97, 30, 50, 60])
+def test_frame_times_are_multiples_of_the_frame_period(tmp_path, fps):
+    encoder = VideoEncoder(tmp_path / "video.mp4", fps)
+    for i in range(FRAMES):
+        encoder.write(picture(0, i))
+    encoder.close()
+    reader = VideoReader(tmp_path / "video.mp4")
+    np.testing.assert_allclose(reader.times, np.arange(FRAMES) / fps, atol=2e-5)
+    assert reader.nearest(np.arange(FRAMES, dtype=np.float32) / np.float32(fps), 1e-4).tolist() == [
+        *range(FRAMES)
+    ]
+
+
+def test_the_nearest_frame_must_be_nearer_than_the_tolerance(tmp_path):
+    path = tmp_path / "video.mp4"
+    write_video(path, "h264", {"g": "2"})
+    reader = VideoReader(path)
+    assert reader.nearest([3 / FPS + 0.009, 4 / FPS - 0.009], 0.01).tolist() == [3, 4]
+    for wrong in (3 / FPS + 0.011, -0.011, FRAMES / FPS):
+        with pytest.raises(FrameTimestampError, match="video.mp4"):
+            reader.nearest([wrong], 0.01)
+
+
+def test_a_late_first_frame_is_not_taken_for_time_zero(tmp_path):
+    path = tmp_path / "late.mkv"
+    write_video(path, "h264", {"g": "2"}, first_pts=3)
+    with pytest.raises(FrameTimestampError):
+        decode_video_frames(path, [0.0], 1e-4)
+    expected = next(iter_video_frames(path))
+    frame = decode_video_frames(path, [3 / FPS], 1e-3, return_uint8=True)[0]
+    np.testing.assert_array_equal(frame.permute(1, 2, 0), expected)
+
+
+def test_a_video_with_sound_decodes_its_pictures(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=16000)
+        video = container.add_stream("h264", rate=FPS, options={"g": "2"})
+        video.height, video.width, video.pix_fmt = 64, 96, "yuv420p"
+        for i in range(8):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture(0, i), format="rgb24")))
+            samples = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+            )
+            samples.sample_rate = 16000
+            container.mux(sound.encode(samples))
+        container.mux(video.encode())
+        container.mux(sound.encode())
+    info = get_video_info(path)
+    assert info["has_audio"] and info["audio.codec"] == "aac" and info["audio.sample_rate"] == 16000
+    assert decode_video_frames(path, [5 / FPS], 1e-4).shape == (1, 3, 64, 96)
+
+
+def test_the_number_of_open_decoders_is_bounded(tmp_path, monkeypatch):
+    from lerobot.common.datasets import video_utils
+
+    monkeypatch.setenv("LEROBOT_VIDEO_DECODER_CACHE_SIZE", "2")
+    for i in range(4):
+        write_video(tmp_path / f"{i}.mp4", "h264", {"g": "2"})
+        decode_video_frames(tmp_path / f"{i}.mp4", [0.0], 1e-4)
+        decode_video_frames(tmp_path / "0.mp4", [1 / FPS], 1e-4)
+    assert list(video_utils._readers._readers) == [str(tmp_path / name) for name in ("3.mp4", "0.mp4")]
+
+
+@pytest.mark.parametrize("name", ["pyav", "torchcodec", "video_reader", None])
+def test_every_backend_name_decodes(name):
+    assert check_video_backend(name) == "pyav"
+
+
+def test_unknown_names_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="opencv"):
+        check_video_backend("opencv")
+    with pytest.raises(ValueError, match="vp9"):
+        VideoEncoder(tmp_path / "v.mp4", 30, vcodec="vp9")
+    with pytest.raises(VideoDecodeError, match="nothing.mp4' does not exist"):
+        decode_video_frames(tmp_path / "nothing.mp4", [0.0], 1e-4)
+
+
+def test_encoding_a_folder_of_pictures(tmp_path):
+    for i in range(5):
+        write_image(picture(0, i), tmp_path / "images" / f"frame_{i:06d}.png")
+    encode_video_frames(tmp_path / "images", tmp_path / "videos" / "v.mp4", 30, vcodec="h264")
+    frames = list(iter_video_frames(tmp_path / "videos" / "v.mp4"))
+    assert len(frames) == 5
+    assert np.abs(frames[4].astype(int) - picture(0, 4)).mean() < 8
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        encode_video_frames(tmp_path / "images", tmp_path / "videos" / "v.mp4", 30)
+    with pytest.raises(FileNotFoundError, match="No frame_"):
+        encode_video_frames(tmp_path / "videos", tmp_path / "w.mp4", 30)
