@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from packaging.version import Version
@@ -130,6 +131,9 @@ class LeRobotDatasetMetadata:
         meta.repo_id, meta.root, meta.revision = repo_id, dataset_folder(repo_id, root), CODEBASE_VERSION
         if robot is not None:
             features, robot_type = get_features_from_robot(robot, use_videos), robot.robot_type
+            for name, camera in robot.cameras.items():
+                if camera.fps not in (None, fps):
+                    logging.warning("Camera '%s' runs at %s fps, the dataset at %s.", name, camera.fps, fps)
         if features is None:
             raise ValueError(
                 "A new dataset needs features={name: {dtype, shape, names}}, or a robot that has them."

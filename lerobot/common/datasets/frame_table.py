@@ -87,7 +87,7 @@ def _read_columns(file: EpisodeFile, needed: list[str], columns: list[str]) -> p
                     f"{where}: {source.metadata.num_rows} rows, but meta/episodes.jsonl says length "
                     f"{file.length}."
                 )
-            return source.read(columns=columns)
+            return source.read(columns=columns, use_threads=False)  # small files
     except (pa.ArrowException, OSError) as e:
         raise DatasetError(f"{where} cannot be read as parquet: {e}.") from e
 

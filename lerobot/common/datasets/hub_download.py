@@ -14,6 +14,7 @@ from lerobot.common.datasets.backward_compatibility import (
     ForwardCompatibilityError,
 )
 
+HUB_TIMEOUT_S = 10.0
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -62,11 +63,14 @@ def download_files(
         f"Dataset not found: '{missing}' does not exist. "
         "Set --dataset.root to the folder that holds meta/info.json"
     )
+    if repo_id is not None and (Path(repo_id) / "meta" / "info.json").is_file():
+        raise FileNotFoundError(f"{hint}: there is one in '{repo_id}', so set --dataset.root={repo_id}.")
     if repo_id is None or not _HUB_ID.match(repo_id):
         raise FileNotFoundError(f"{hint} (--dataset.repo_id={repo_id} is not a hub id 'owner/name').")
     if constants.HF_HUB_OFFLINE:
         raise FileNotFoundError(f"{hint}, or unset HF_HUB_OFFLINE to download '{repo_id}'.")
     try:
+        HfApi().dataset_info(repo_id, timeout=HUB_TIMEOUT_S)  # the calls below may wait for minutes
         if is_valid_version(revision):
             revision = get_safe_version(repo_id, revision)
         snapshot_download(

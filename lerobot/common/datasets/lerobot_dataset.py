@@ -85,8 +85,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if unknown:
             raise ValueError(
                 f"Episodes {unknown} are not in '{self.root}', which has 0 to "
-                f"{self.meta.total_episodes - 1}; "
-                "change --dataset.episodes."
+                f"{self.meta.total_episodes - 1}; change --dataset.episodes."
             )
 
     def _download_missing(self, videos: bool, force: bool) -> None:
@@ -111,9 +110,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self._table: FrameTable | None = FrameTable(files, self.meta.features)
         self.episode_data_index = get_episode_data_index(self.meta.episodes, indices)
         lengths = torch.tensor([file.length for file in files], dtype=torch.int64)
-        self._row_episode = torch.repeat_interleave(
-            torch.arange(len(files)), lengths
-        )  # position in `indices`
+        self._row_episode = torch.repeat_interleave(torch.arange(len(files)), lengths)  # place in `indices`
+        self._videos = [{key: self.meta.video_file(i, key) for key in self.meta.video_keys} for i in indices]
         firsts = get_episode_data_index(self.meta.episodes)["from"][torch.tensor(indices, dtype=torch.int64)]
         offset = firsts - self.episode_data_index["from"]
         self._row_global = torch.arange(len(self._table)) + offset[self._row_episode]
@@ -209,8 +207,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return frames if self.return_uint8 else frames.to(torch.float32).div_(255)
 
     def _decode(self, key: str, rows: torch.Tensor) -> torch.Tensor:
-        episode = self.episode_indices[self._row_episode[rows[0]]]
-        path, timestamps = self.meta.video_file(episode, key), self.table["timestamp"][rows].tolist()
+        path = self._videos[self._row_episode[rows[0]]][key]
+        timestamps = self.table["timestamp"][rows].tolist()
         return decode_video_frames(path, timestamps, self.tolerance_s, self.video_backend, return_uint8=True)
 
     def _transform_pictures(self, batch: dict[str, Any], indices: Sequence[int]) -> None:

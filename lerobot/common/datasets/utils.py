@@ -15,7 +15,12 @@ from lerobot.common.datasets.backward_compatibility import (
     BackwardCompatibilityError,
     ForwardCompatibilityError,
 )
-from lerobot.common.utils.io_utils import flatten_dict, read_json, unflatten_dict, write_json, write_text
+from lerobot.common.datasets.hub_download import get_repo_versions as get_repo_versions
+from lerobot.common.datasets.hub_download import get_safe_version as get_safe_version
+from lerobot.common.datasets.hub_download import is_valid_version as is_valid_version
+from lerobot.common.utils.io_utils import flatten_dict as flatten_dict
+from lerobot.common.utils.io_utils import read_json, write_json, write_text
+from lerobot.common.utils.io_utils import unflatten_dict as unflatten_dict
 from lerobot.configs.types import FeatureType, PolicyFeature
 
 CODEBASE_VERSION = "v2.1"
@@ -41,8 +46,6 @@ DEFAULT_FEATURES = {
     "task_index": {"dtype": "int64", "shape": (1,), "names": None},
 }
 PICTURE_DTYPES = ("image", "video")
-
-__all__ = ["flatten_dict", "unflatten_dict", "write_json"]  # further names that scripts import from here
 
 
 class DatasetError(ValueError):
