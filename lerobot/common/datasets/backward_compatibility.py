@@ -14,9 +14,7 @@ class BackwardCompatibilityError(CompatibilityError):
 
     def __init__(self, repo_id: str | None, version: Version):
         super().__init__(
-            f"Dataset '{repo_id}' has format v{version}; v2.0 and v2.1 are read. Convert it first, into a "
-            f"new folder "
-            "(for v1.6: lerobot/common/datasets/v2/convert_dataset_v1_to_v2.py --single-task='...')."
+            f"Dataset '{repo_id}' has format v{version}; v2.0 and v2.1 are read. Convert it to v2.1 first."
         )
 
 
@@ -25,7 +23,6 @@ class ForwardCompatibilityError(CompatibilityError):
 
     def __init__(self, repo_id: str | None, version: Version):
         super().__init__(
-            f"Dataset '{repo_id}' has format v{version}; v2.0 and v2.1 are read. Give the v2.1 copy of it "
-            f"with "
+            f"Dataset '{repo_id}' has format v{version}; v2.0 and v2.1 are read. Give its v2.1 copy with "
             "--dataset.root (or --dataset.revision=v2.1 for a hub dataset), or update this package."
         )

@@ -9,9 +9,7 @@ import torch
 
 
 class FrameBatch(Sequence):
-    """B frames gathered at once: `batch` as tensors (B, ...) and lists of B texts; `self[i]` is the i-th
-    item.
-    """
+    """B frames gathered at once: `batch` {key: tensor (B, ...) or list of B texts}; `self[i]` is one item."""
 
     def __init__(self, batch: dict[str, Any], size: int):
         self.batch, self._size = batch, size

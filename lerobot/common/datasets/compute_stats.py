@@ -62,8 +62,7 @@ def get_feature_stats(
 
 
 class PictureHistograms:
-    """Colour histograms of every frame of one camera, from which the statistics of the sampled frames follow
-    exactly.
+    """Colour histograms of a camera's frames, from which the statistics of the sampled frames follow exactly.
 
     Which frames are sampled depends on the length of the episode, known only at its end; a histogram per
     frame (3 x 256 counts) is all that has to be kept until then.

@@ -17,6 +17,7 @@ from lerobot.common.datasets.utils import (
     EPISODES_PATH,
     EPISODES_STATS_PATH,
     INFO_PATH,
+    PICTURE_DTYPES,
     TASKS_PATH,
     DatasetError,
     append_jsonlines,
@@ -140,8 +141,8 @@ class LeRobotDatasetMetadata:
             )
         features = normalize_features(features)
         for key, feature in features.items():
-            if feature["dtype"] == "video":
-                _check_video_feature(key, feature, use_videos)
+            if feature["dtype"] in PICTURE_DTYPES:
+                _check_picture_feature(key, feature, use_videos)
         if meta.root.exists():
             raise FileExistsError(
                 f"'{meta.root}' exists; give another root, or open it with LeRobotDataset to add episodes."
@@ -162,9 +163,7 @@ class LeRobotDatasetMetadata:
         return self.task_to_task_index[task]
 
     def save_episode(self, episode_index: int, length: int, tasks: list[str], stats: dict) -> None:
-        """Count an episode whose data and video files are in place. `info.json` comes last: it decides what
-        exists.
-        """
+        """Count an episode whose files are in place. `info.json` comes last: it decides what exists."""
         known_tasks = self.info["total_tasks"]
         for task in tasks:
             self.add_task(task)
@@ -315,18 +314,18 @@ class LeRobotDatasetMetadata:
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}(repo_id={self.repo_id!r}, root='{self.root}', "
-            f"episodes={self.total_episodes}, "
-            f"frames={self.total_frames}, fps={self.fps}, features={list(self.features)})"
+            f"{type(self).__name__}(repo_id={self.repo_id!r}, root='{self.root}', fps={self.fps}, "
+            f"episodes={self.total_episodes}, frames={self.total_frames}, features={list(self.features)})"
         )
 
 
-def _check_video_feature(key: str, feature: dict, use_videos: bool) -> None:
-    if not use_videos:
-        raise ValueError(f"Feature '{key}' has dtype video, but use_videos=False; use dtype 'image' for it.")
+def _check_picture_feature(key: str, feature: dict, use_videos: bool) -> None:
     channels, height, width = picture_size(feature)
-    if channels != 3 or height % 2 or width % 2:
+    if channels != 3:
+        raise ValueError(f"Picture feature '{key}' has shape {feature['shape']}; 3 channels are needed.")
+    if feature["dtype"] == "video" and not use_videos:
+        raise ValueError(f"Feature '{key}' has dtype video, but use_videos=False; use dtype 'image' for it.")
+    if feature["dtype"] == "video" and (height % 2 or width % 2):
         raise ValueError(
-            f"Video feature '{key}' has shape {feature['shape']}; needed are 3 channels and an even height "
-            f"and width."
+            f"Video feature '{key}' has shape {feature['shape']}; height and width must be even."
         )

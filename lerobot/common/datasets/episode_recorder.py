@@ -29,9 +29,7 @@ QUEUED_FRAMES = 64  # per camera; adding a frame waits when the encoder is that 
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """How videos are encoded; LeRobot's defaults but for the codec, which is h264 (fast, and decodes
-    everywhere).
-    """
+    """How videos are encoded: LeRobot's defaults, but h264, which is fast and decodes everywhere."""
 
     vcodec: str = "h264"
     pix_fmt: str = "yuv420p"
@@ -135,8 +133,7 @@ class EpisodeRecorder:
     def add_frame(
         self, frame: Mapping[str, Any], task: str | None = None, timestamp: float | None = None
     ) -> None:
-        """Add one frame: every feature but the five bookkeeping ones, and `task` (in the frame or as
-        argument).
+        """Add one frame: all features but the bookkeeping ones, and `task` (in the frame or as argument).
 
         Numbers are arrays of exactly the declared dtype and shape; pictures arrays (H, W, C) or (C, H, W) or
         PIL. ValueError listing everything that does not fit; nothing is added then.
@@ -194,21 +191,10 @@ class EpisodeRecorder:
         if size == 0:
             raise ValueError("save_episode() needs at least one frame; call add_frame() first.")
         columns = self._columns(episode_index)
-        check_timestamps_sync(
-            columns["timestamp"],
-            columns["episode_index"],
-            {"from": [0], "to": [size]},
-            self._meta.fps,
-            self._tolerance_s,
-        )
-        for camera in self._cameras.values():
-            if camera.count != size:  # adding a frame was interrupted between two cameras
-                raise RuntimeError(
-                    f"Camera '{camera.key}' has {camera.count} pictures for {size} frames; "
-                    f"clear_episode_buffer() and "
-                    "record the episode again."
-                )
-            camera.finish()
+        bounds = {"from": [0], "to": [size]}
+        episodes = columns["episode_index"]
+        check_timestamps_sync(columns["timestamp"], episodes, bounds, self._meta.fps, self._tolerance_s)
+        self._finish_cameras()
         if self._folder is None:
             self._folder = RecordingFolder(self._meta.root)
         pictures = {key: camera.histograms for key, camera in self._cameras.items()}
@@ -225,6 +211,15 @@ class EpisodeRecorder:
         self._meta.save_episode(episode_index, size, tasks, stats)
         self._reset()
 
+    def _finish_cameras(self) -> None:
+        for camera in self._cameras.values():
+            if camera.count != self.buffer["size"]:  # adding a frame was interrupted between two cameras
+                raise RuntimeError(
+                    f"Camera '{camera.key}' has {camera.count} pictures for {self.buffer['size']} frames; "
+                    "call clear_episode_buffer() and record the episode again."
+                )
+            camera.finish()
+
     def discard(self) -> None:
         """Forget the frames recorded since the last episode."""
         for camera in self._cameras.values():
@@ -238,9 +233,7 @@ class EpisodeRecorder:
         self.buffer = self._empty_buffer()
 
     def _columns(self, episode_index: int) -> dict[str, np.ndarray | list[str]]:
-        """Every column but the pictures, in the dtype of its feature: (T,) for shape (1,), else (T,
-        *shape).
-        """
+        """Every column but the pictures, in its dtype: (T,) for shape (1,), else (T, *shape)."""
         size = self.buffer["size"]
         task_index = {task: self._meta.add_task(task) for task in dict.fromkeys(self.buffer["task"])}
         computed = {

@@ -45,8 +45,7 @@ def use_imagenet_stats(meta: LeRobotDatasetMetadata) -> None:
 
 
 def make_dataset(cfg, episodes: list[int] | None = None, return_uint8: bool = False) -> LeRobotDataset:
-    """The dataset of a training configuration: windows of the policy, augmentation, ImageNet statistics,
-    frame store.
+    """The dataset that a training configuration describes, with the time windows of its policy.
 
     `episodes` replaces `cfg.dataset.episodes`. Pictures are float32 in [0, 1], or uint8 with `return_uint8`.
     """

@@ -151,8 +151,7 @@ class FrameStore:
     def open_or_fill(
         cls, dataset, size: tuple[int, int], root: str | Path | None = None, progress: bool = True
     ) -> FrameStore:
-        """The pictures of all cameras of `dataset` resized to (height, width), uint8 (C, height, width) per
-        frame.
+        """The pictures of all cameras of `dataset` as uint8 (C, height, width), `size` = (height, width).
 
         What is missing is decoded, every video once from front to back; an interrupted filling continues.
         The place is `<HF_LEROBOT_HOME>/frame_store/<fingerprint>` unless `root` is given.

@@ -1,6 +1,4 @@
-"""The per-frame columns of a dataset: numbers in memory as tensors, pictures of image datasets read on
-demand.
-"""
+"""The per-frame columns of a dataset: numbers in memory as tensors, PNG pictures read on demand."""
 
 from __future__ import annotations
 
@@ -126,9 +124,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 class ImageColumn:
-    """PNG (or JPEG) cells of an image feature; whole episodes are read and the least recently used
-    dropped.
-    """
+    """PNG (or JPEG) cells of an image feature; whole episodes are read, the least recently used dropped."""
 
     def __init__(self, key: str, files: list[EpisodeFile], feature: dict):
         self._key, self._files = key, files

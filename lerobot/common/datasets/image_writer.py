@@ -16,8 +16,7 @@ PNG_COMPRESSION = 1
 
 
 def to_rgb_uint8(image: Any) -> np.ndarray:
-    """A picture (PIL; array HWC or CHW, uint8 or float in [0, 1]) as uint8 RGB (H, W, 3), a copy or
-    contiguous view.
+    """A picture (PIL; array HWC or CHW, uint8 or float in [0, 1]) as uint8 RGB (H, W, 3), contiguous.
 
     Floats become x * 255 truncated, as LeRobot does. ValueError for floats outside [0, 1] or other shapes.
     """
@@ -104,9 +103,7 @@ class AsyncImageWriter:
 
 
 def safe_stop_image_writer(func):
-    """Decorator: if the function fails, the image writer of its `dataset` argument is stopped before the
-    error goes on.
-    """
+    """Decorator: if the function fails, the image writer of its keyword `dataset` is stopped first."""
 
     @functools.wraps(func)
     def wrapper(*args, **kwargs):

@@ -179,9 +179,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return FrameBatch(batch, len(rows))
 
     def _windows(self, rows: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Rows (B, T) that each key with deltas reads, clamped to the episode, and where they were outside
-        of it.
-        """
+        """Rows (B, T) that each key with deltas reads, clamped to the episode, and where that was needed."""
         windows, pads = {}, {}
         if self.delta_indices:
             episodes = self._row_episode[rows]
@@ -212,9 +210,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return decode_video_frames(path, timestamps, self.tolerance_s, self.video_backend, return_uint8=True)
 
     def _transform_pictures(self, batch: dict[str, Any], indices: Sequence[int]) -> None:
-        """Augment per frame and camera; the random draws come from the frame's address when the sampler
-        gives one.
-        """
+        """Augment per frame and camera, with draws that depend on the frame's address if it has one."""
         if self.image_transforms is None:
             return
         changed: dict[str, list[torch.Tensor]] = {key: [] for key in self.meta.camera_keys}
@@ -274,9 +270,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
     @property
     def stats(self) -> dict[str, dict[str, np.ndarray]]:
-        """Statistics of the loaded episodes (`meta.stats`, which training uses, are those of the whole
-        dataset).
-        """
+        """Statistics of the loaded episodes; `meta.stats`, which training uses, has the whole dataset's."""
         if self.episodes is None or not self.meta.has_episode_stats:
             return self.meta.stats
         return aggregate_stats([self.meta.episodes_stats[index] for index in self.episodes])
@@ -371,8 +365,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
             if self.meta.info["codebase_version"] != CODEBASE_VERSION:
                 raise ValueError(
                     f"'{self.root}' is {self.meta.info['codebase_version']}; episodes can be added to "
-                    f"{CODEBASE_VERSION} "
-                    "only. Convert it first."
+                    f"{CODEBASE_VERSION} only. Convert it first."
                 )
             self._recorder = EpisodeRecorder(
                 self.meta, self._encoder_options, self.tolerance_s, self.image_writer
@@ -387,9 +380,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def add_frame(
         self, frame: dict[str, Any], task: str | None = None, timestamp: float | None = None
     ) -> None:
-        """Add a frame to the running episode; `task` stands in the frame or is given. ValueError if it does
-        not fit.
-        """
+        """Add a frame to the running episode, `task` in it or given; ValueError if it does not fit."""
         self.recorder.add_frame(frame, task, timestamp)
 
     def save_episode(self, episode_data: dict[str, Any] | None = None) -> None:
@@ -434,9 +425,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
             self.image_writer, self._recorder = None, None
 
     def finalize(self) -> None:
-        """Nothing to do: every saved episode is complete on disk. Kept for scripts written for LeRobot
-        0.4.
-        """
+        """Nothing to do: every saved episode is complete on disk. For scripts written for LeRobot 0.4."""
 
     def __getstate__(self):
         return {**self.__dict__, "_recorder": None, "image_writer": None}  # a worker process only reads
@@ -444,8 +433,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(repo_id={self.repo_id!r}, root='{self.root}', "
-            f"episodes={self.num_episodes}, "
-            f"frames={self.num_frames}, features={list(self.features)})"
+            f"episodes={self.num_episodes}, frames={self.num_frames}, features={list(self.features)})"
         )
 
 

@@ -14,9 +14,7 @@ def draw_seed(*address: int) -> int:
 
 
 class FrameAddress(int):
-    """A frame number that knows the seed and epoch it was drawn in, so that its random draws can depend on
-    them.
-    """
+    """A frame number with the seed and epoch it was drawn in, on which its random draws depend."""
 
     def __new__(cls, index: int, seed: int, epoch: int):
         address = super().__new__(cls, index)

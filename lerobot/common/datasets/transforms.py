@@ -72,9 +72,7 @@ def adjust_sharpness(image: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def affine(image: torch.Tensor, angle: float, shift: tuple[int, int]) -> torch.Tensor:
-    """Turn clockwise by `angle` degrees about the centre, then shift by (right, down) pixels; nearest, black
-    outside.
-    """
+    """Turn clockwise by `angle` degrees, then shift by (right, down) pixels; nearest, black outside."""
     height, width = image.shape[-2:]
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -132,9 +130,7 @@ class SharpnessJitter:
 
 
 class RandomAffine:
-    """Rotation by degrees from a range, and a shift of up to a fraction (horizontal, vertical) of the
-    size.
-    """
+    """Rotation by degrees from a range, and a shift by up to a fraction (x, y) of the size."""
 
     seedable = True
 

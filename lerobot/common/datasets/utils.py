@@ -49,9 +49,7 @@ PICTURE_DTYPES = ("image", "video")
 
 
 class DatasetError(ValueError):
-    """A dataset on disk contradicts its own metadata or cannot be read; the message names the file and the
-    episode.
-    """
+    """A dataset contradicts its metadata or cannot be read; the message names file and episode."""
 
 
 # --- paths --------------------------------------------------------------------------------------------------
@@ -120,9 +118,7 @@ def append_jsonlines(row: Any, path: str | Path) -> None:
 
 
 def load_info(root: Path) -> dict:
-    """Read `meta/info.json`, shapes as tuples; DatasetError if a field that reading needs is absent or
-    impossible.
-    """
+    """Read `meta/info.json`, shapes as tuples; DatasetError if a needed field is absent or impossible."""
     path = Path(root) / INFO_PATH
     info = load_json(path)
     needed = ("codebase_version", "fps", "features", "data_path", "total_episodes", "total_frames")
@@ -237,9 +233,7 @@ def check_version_compatibility(
 
 
 def normalize_features(features: dict[str, dict]) -> dict[str, dict]:
-    """Return a copy for `info.json`: shapes as tuples, the five bookkeeping features last; ValueError if
-    malformed.
-    """
+    """A copy for `info.json`: shapes as tuples, bookkeeping features last; ValueError if malformed."""
     result = {}
     for key, feature in features.items():
         if "/" in key:
@@ -286,9 +280,7 @@ def picture_size(feature: Mapping) -> tuple[int, int, int]:
 
 
 def dataset_to_policy_features(features: dict[str, dict]) -> dict[str, PolicyFeature]:
-    """What a policy sees of dataset features: pictures channel-first, state, environment state, actions; in
-    order.
-    """
+    """What a policy sees of dataset features, in their order; pictures channel-first."""
     result = {}
     for key, feature in features.items():
         shape = tuple(feature["shape"])
@@ -311,9 +303,7 @@ def dataset_to_policy_features(features: dict[str, dict]) -> dict[str, PolicyFea
 
 
 def validate_frame(frame: Mapping[str, Any], features: dict[str, dict]) -> None:
-    """ValueError listing everything about `frame` that does not fit `features` (`task` and optional
-    `timestamp` apart).
-    """
+    """ValueError listing everything in `frame` that does not fit; `timestamp` is optional."""
     expected = {key for key in features if key not in DEFAULT_FEATURES}
     found = set(frame) - {"task", "timestamp"}
     problems = []
@@ -362,9 +352,7 @@ def feature_problems(name: str, feature: Mapping, value: Any) -> list[str]:
 def get_episode_data_index(
     episodes: Mapping[int, dict], chosen: list[int] | None = None
 ) -> dict[str, torch.Tensor]:
-    """First row (`from`) and one past the last row (`to`) of each loaded episode, in the order of
-    `chosen`.
-    """
+    """First row (`from`) and one past the last (`to`) of each loaded episode, in the order of `chosen`."""
     order = sorted(episodes) if chosen is None else chosen
     lengths = torch.tensor([episodes[index]["length"] for index in order], dtype=torch.int64)
     ends = torch.cumsum(lengths, dim=0)
@@ -379,8 +367,7 @@ def check_timestamps_sync(
     tolerance_s: float,
     raise_value_error: bool = True,
 ) -> bool:
-    """True if successive frames of an episode are 1/fps apart within `tolerance_s` (ValueError or False
-    otherwise).
+    """True if successive frames of an episode are 1/fps apart within `tolerance_s`, else ValueError or False.
 
     Compared in float64, with the spacing of the stored float32 numbers added: far into a long episode that
     spacing alone exceeds 1e-4 s.

@@ -41,9 +41,7 @@ def get_safe_default_codec() -> str:
 
 
 def check_video_backend(name: str | None) -> str:
-    """Return the backend that decodes; ValueError for an unknown name. Others than pyav fall back to it,
-    with a message.
-    """
+    """The backend that decodes: pyav, with a message for other known names; ValueError for unknown ones."""
     if name is None or name == "pyav":
         return "pyav"
     if name not in VIDEO_BACKENDS:
@@ -78,8 +76,8 @@ class VideoReader:
             ]
         except (av.FFmpegError, IndexError) as e:
             raise VideoDecodeError(f"Video '{path}' cannot be opened: {e}.") from e
-        if not packets:
-            raise VideoDecodeError(f"Video '{path}' has no frames.")
+        if not any(p.is_keyframe for p in packets):
+            raise VideoDecodeError(f"Video '{path}' has no frames that can be decoded.")
         # One thread: a query decodes one to a few frames, and workers provide the parallelism.
         self._stream.codec_context.thread_count = 1
         self._pts = np.array(sorted(p.pts for p in packets), dtype=np.int64)
@@ -89,9 +87,7 @@ class VideoReader:
         self.times = self._pts * float(self._stream.time_base)
         self._to_rgb = VideoReformatter()
         self._decoding: Iterator[av.VideoFrame] | None = None
-        self._position: int | None = (
-            None  # pts of the last decoded frame; None: nothing decoded since opening
-        )
+        self._position: int | None = None  # pts of the last decoded frame
 
     def close(self) -> None:
         """Release the file and the decoder."""
@@ -99,9 +95,7 @@ class VideoReader:
         self._container.close()
 
     def nearest(self, timestamps: Sequence[float], tolerance_s: float) -> np.ndarray:
-        """Number of the frame nearest to each timestamp; FrameTimestampError unless nearer than
-        `tolerance_s`.
-        """
+        """Number of the frame nearest to each timestamp; FrameTimestampError if none is near enough."""
         wanted = np.asarray(timestamps, dtype=np.float64)
         right = np.searchsorted(self.times, wanted).clip(1, max(len(self.times) - 1, 1))
         left = right - 1
@@ -114,17 +108,14 @@ class VideoReader:
             worst = int(distance.argmax())
             raise FrameTimestampError(
                 f"Video '{self.path}' has no frame at {wanted[worst]:.6f} s: the nearest of its "
-                f"{len(self.times)} "
-                f"frames is at {self.times[chosen[worst]]:.6f} s, {distance[worst]:.6f} s away, tolerance "
-                f"{tolerance_s} s. The dataset's timestamps or fps do not match the video, or frames are "
-                f"missing."
+                f"{len(self.times)} frames is at {self.times[chosen[worst]]:.6f} s, {distance[worst]:.6f} s "
+                f"away, tolerance {tolerance_s} s. The dataset's timestamps or fps do not match the video, "
+                "or frames are missing."
             )
         return chosen
 
     def frames(self, numbers: Sequence[int]) -> np.ndarray:
-        """The frames with these numbers as uint8 RGB (N, H, W, 3); VideoDecodeError if one cannot be
-        decoded.
-        """
+        """The frames with these numbers as uint8 RGB (N, H, W, 3), or VideoDecodeError."""
         unique, inverse = np.unique(np.asarray(numbers), return_inverse=True)
         try:
             decoded = [self._frame(self._pts[number]) for number in unique]
@@ -134,18 +125,24 @@ class VideoReader:
         return np.stack([decoded[i] for i in inverse])
 
     def _frame(self, pts: int) -> np.ndarray:
-        key = int(np.searchsorted(self._key_pts, pts, side="right")) - 1
-        start = self._key_pts[key] if key >= 0 else None
-        ahead = self._decoding is not None and self._position is not None and self._position < pts
-        if not ahead or (start is not None and self._position < start):
-            self._seek(self._key_dts[key] if key >= 0 else int(self._pts[0]))
+        key = max(0, int(np.searchsorted(self._key_pts, pts, side="right")) - 1)
+        if self._position is None or not self._key_pts[key] <= self._position < pts:
+            self._seek(self._key_dts[key])
+        frame = self._advance_to(pts)
+        if frame is None and key > 0:  # a container whose seeking lands behind the keyframe
+            self._seek(self._key_dts[0])
+            frame = self._advance_to(pts)
+        if frame is None:
+            raise EOFError(f"the frame at {pts * float(self._stream.time_base):.6f} s is missing or damaged")
+        return self._to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
+
+    def _advance_to(self, pts: int) -> av.VideoFrame | None:
         for frame in self._decoding:
             self._position = frame.pts
-            if frame.pts == pts:
-                return self._to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
-            if frame.pts > pts:
-                break
-        raise EOFError(f"the frame at {pts * float(self._stream.time_base):.6f} s is missing or damaged")
+            if frame.pts >= pts:
+                return frame if frame.pts == pts else None
+        self._position = None
+        return None
 
     def _seek(self, dts: int) -> None:
         self._container.seek(dts, stream=self._stream, backward=True)
