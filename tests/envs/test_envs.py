@@ -199,6 +199,17 @@ def test_options_of_reset_place_cube_and_arm(gym):
     np.testing.assert_allclose(observation["agent_pos"], (10, 90, 90, 45, 0, 20), atol=1e-4)
 
 
+def test_a_new_episode_never_shows_the_last_one(gym):
+    env = gym.make("gym_koch/KochPickPlace-v0", **SMALL).unwrapped
+    env.reset(seed=1)
+    env.pixels_needed = False
+    pixels = env.reset(seed=2)[0]["pixels"]["laptop"]
+    env.pixels_needed = True
+    np.testing.assert_array_equal(pixels, env.reset(seed=2)[0]["pixels"]["laptop"])
+    assert (pixels != env.reset(seed=1)[0]["pixels"]["laptop"]).any()
+    env.close()
+
+
 def test_success_ends_the_episode_with_reward_one(gym):
     from lerobot.common.envs.koch_sim.expert import KochExpert
 

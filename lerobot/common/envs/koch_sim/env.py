@@ -66,6 +66,7 @@ class KochEnv(gym.Env):
         self.world.reset(self._seed, options.get("cube_pose"), options.get("qpos"))
         self.task = self.world.task
         self._clipped = 0
+        self._pixels = {}  # never the last episode's
         return self._observation(), self._info()
 
     def step(self, action):
@@ -115,7 +116,7 @@ class KochEnv(gym.Env):
                 {"agent_pos": agent_pos, "environment_state": spaces.Box(shape=(9,), **unbounded)}
             )
         picture = spaces.Box(0, 255, (height, width, 3), np.uint8)
-        pixels = {"pixels": spaces.Dict({camera: picture for camera in self.cameras})}
+        pixels = {"pixels": spaces.Dict(dict.fromkeys(self.cameras, picture))}
         return spaces.Dict(pixels if self.obs_type == "pixels" else {**pixels, "agent_pos": agent_pos})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,10 +50,9 @@ class KochExpert:
     def act(self, world: KochWorld) -> np.ndarray:
         """The targets of this frame, float64 (6,) in degrees."""
         if self._slipped(world):
-            try:
+            # A cube that was pushed out of reach stays lost: the plan in hand is finished.
+            with contextlib.suppress(OutOfReachError):
                 self._plan(world, self.plan[self.frame - 1])
-            except OutOfReachError:
-                pass  # the cube was pushed away for good: finish the plan in hand
         target = self.plan[min(self.frame, len(self.plan) - 1)]
         self.frame += 1
         return target
