@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lerobot.common.policies.common.attention import MultiheadAttention
+from lerobot.common.policies.common.attention import MultiheadAttention, attend
 
 MASK = torch.tensor([[False] * 4 + [True] * 3, [False] * 7])
 
@@ -37,3 +37,13 @@ def test_dropout_is_off_in_eval_mode():
     attention = MultiheadAttention(8, 2, dropout=0.5).eval()
     x = torch.randn(3, 1, 8)
     assert torch.equal(attention(x, x, x), attention(x, x, x))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_on_a_cpu_is_computed_in_float32_and_returned_in_its_dtype(autocast):
+    q, k, v = (torch.randn(2, 3, 5, 8, dtype=torch.bfloat16) for _ in range(3))
+    mask = torch.tensor([True, True, True, True, False])
+    expected = nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        got = attend(q, k, v, mask)
+    assert torch.equal(got, expected.bfloat16())
