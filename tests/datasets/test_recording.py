@@ -298,6 +298,7 @@ def test_kill_leaves_every_saved_episode_and_nothing_of_the_running_one(tmp_path
         with pytest.raises(RuntimeError, match="Another process records"):
             meanwhile.add_frame(frame(meanwhile, 2, 0))
         os.kill(process.pid, signal.SIGKILL)
+    (root / "meta" / ".info.json.99.part").write_text('{"half')  # killed while a metadata file was written
     dataset = LeRobotDataset(root=root)
     assert (dataset.num_episodes, len(dataset), dataset.meta.tasks) == (2, 7, {0: "task 0", 1: "task 1"})
     assert not (root / UNFINISHED_DIR).exists()

@@ -82,6 +82,8 @@ def discard_unfinished(root: Path) -> list[str]:
             if len(kept) < len(rows):
                 write_jsonlines(kept, path)
                 done.append(f"removed {len(rows) - len(kept)} lines from {name}")
+    for partial in (Path(root) / "meta").glob(".*.part"):  # a file that was being replaced
+        partial.unlink()
     folder.release()
     if done:
         logging.warning("Dataset '%s' was left by an interrupted recording: %s.", root, "; ".join(done))
