@@ -35,7 +35,7 @@ bootstrap() {
     [ -f "$stamp" ] && return 0
     [ -x "$PYTHON" ] || { say "Making $VENV"; "$(find_python)" -m venv "$VENV"; }
     say "Installing lerobot with extras: $* (once; needs the network)"
-    local pip=("$PYTHON" -m pip install --quiet --disable-pip-version-check)
+    local pip=("$PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile)
     "$PYTHON" -c "import torch" 2>/dev/null || "${pip[@]}" "torch==$TORCH_VERSION" $(torch_options) ||
         die "torch could not be installed; see the message of pip above (HTTPS_PROXY and PIP_INDEX_URL are honoured)."
     "$PYTHON" "$ROOT/tools/requirements.py" "$@" | "${pip[@]}" -c "$ROOT/constraints.txt" -r /dev/stdin ||
