@@ -42,7 +42,7 @@ def test_dropout_is_off_in_eval_mode():
 @pytest.mark.parametrize("autocast", [False, True])
 def test_half_precision_on_a_cpu_is_computed_in_float32_and_returned_in_its_dtype(autocast):
     q, k, v = (torch.randn(2, 3, 5, 8, dtype=torch.bfloat16) for _ in range(3))
-    mask = torch.tensor([True, True, True, True, False])
+    mask = torch.tensor([[True, True, True, True, False]])
     expected = nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         got = attend(q, k, v, mask)

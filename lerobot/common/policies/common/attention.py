@@ -12,8 +12,8 @@ def attend(
 ) -> Tensor:
     """scaled_dot_product_attention of (B, heads, N, d) tensors, on a CPU always computed in float32.
 
-    There the backward pass in bfloat16 takes three times as long for short sequences. `mask`: true where a key
-    takes part, or a float bias. Returns the dtype of `value`.
+    There the backward pass in bfloat16 takes three times as long for short sequences. `mask`: true where a
+    key takes part, or a float bias. Returns the dtype of `value`.
     """
     if value.device.type != "cpu" or value.dtype == torch.float32:
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
