@@ -26,7 +26,7 @@ def atomic_path(path: str | Path):
         else:
             partial.unlink(missing_ok=True)
         raise
-    flush_to_disk(path.parent)
+    _fsync(path.parent)
 
 
 def _put_in_place(partial: Path, path: Path) -> None:
@@ -40,16 +40,18 @@ def _put_in_place(partial: Path, path: Path) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """fsync a file or folder, and every file below a folder."""
-    targets = [path, *path.rglob("*")] if path.is_dir() else [path]
-    for target in targets:
-        if target.is_symlink():
-            continue
-        handle = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """fsync a file, or every file below a folder."""
+    for target in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        if not target.is_symlink():
+            _fsync(target)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(text: str, path: str | Path) -> None:
