@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from lerobot.common.datasets.sampler import EpisodeAwareSampler, EpochSampler, draw_seed
+from lerobot.common.datasets.sampler import EpisodeAwareSampler, EpochSampler
+from lerobot.common.utils.random_utils import derive_seed
 from tests.datasets.conftest import ARTIFACTS
 
 CASES = json.loads((ARTIFACTS / "samplers.json").read_text())
@@ -78,4 +79,4 @@ def test_a_frame_carries_the_seed_of_its_draws():
     assert frame.draw_seed == draw_seed(5, 2, int(frame))
     copy = pickle.loads(pickle.dumps(frame))  # as it travels to a worker
     assert copy == frame and copy.draw_seed == frame.draw_seed
-    assert len({draw_seed(5, epoch, index) for epoch in range(20) for index in range(50)}) == 1000
+    assert len({derive_seed(5, epoch, index) for epoch in range(20) for index in range(50)}) == 1000

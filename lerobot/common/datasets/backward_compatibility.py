@@ -5,7 +5,7 @@ from __future__ import annotations
 from packaging.version import Version
 
 
-class CompatibilityError(Exception):
+class CompatibilityError(ValueError):
     """Base of the errors below."""
 
 

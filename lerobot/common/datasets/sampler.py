@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
 import torch
 
-
-def draw_seed(*address: int) -> int:
-    """A 63-bit seed that is a function of the numbers alone, such as (seed, epoch, index)."""
-    return int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0] >> 1)
+from lerobot.common.utils.random_utils import derive_seed
 
 
 class FrameAddress(int):
@@ -24,7 +20,7 @@ class FrameAddress(int):
     @property
     def draw_seed(self) -> int:
         """Seed of everything that is drawn for this frame in this epoch."""
-        return draw_seed(self.seed, self.epoch, int(self))
+        return derive_seed(self.seed, self.epoch, int(self))
 
     def __reduce__(self):
         return FrameAddress, (int(self), self.seed, self.epoch)
@@ -57,7 +53,7 @@ class EpochSampler(torch.utils.data.Sampler):
         """The frame numbers of an epoch."""
         if not self.shuffle:
             return list(self.frames)
-        generator = torch.Generator().manual_seed(draw_seed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
         return [self.frames[i] for i in torch.randperm(len(self.frames), generator=generator).tolist()]
 
     def __iter__(self) -> Iterator[FrameAddress]:
