@@ -76,7 +76,7 @@ def test_a_loader_runs_epoch_after_epoch():
 
 def test_a_frame_carries_the_seed_of_its_draws():
     frame = next(iter(EpochSampler(10, seed=5, epoch=2)))
-    assert frame.draw_seed == draw_seed(5, 2, int(frame))
+    assert frame.draw_seed == derive_seed(5, 2, int(frame))
     copy = pickle.loads(pickle.dumps(frame))  # as it travels to a worker
     assert copy == frame and copy.draw_seed == frame.draw_seed
     assert len({derive_seed(5, epoch, index) for epoch in range(20) for index in range(50)}) == 1000
