@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lerobot.common.policies.act.configuration_act import ACTConfig
 from lerobot.common.policies.act.modeling_act import (
     ACTDecoderLayer,
     ACTEncoderLayer,
@@ -79,19 +80,9 @@ def test_padded_frames_have_no_gradient_and_do_not_change_the_loss(variant):
 
 
 def test_default_size():
-    config = config_of(
-        cameras={"top": (3, 480, 640)},
-        state=14,
-        action=14,
-        **{
-            k: getattr(type(config_of()), k) for k in ("chunk_size", "n_action_steps", "dim_model", "n_heads")
-        },
-        **{k: getattr(type(config_of()), k) for k in ("dim_feedforward", "n_encoder_layers", "latent_dim")},
-        **{k: getattr(type(config_of()), k) for k in ("n_vae_encoder_layers", "dropout")},
-        backbone_width=64,
-        backbone_layers=4,
-        backbone_norm="frozen",
-    )
+    tiny = config_of(cameras={"top": (3, 480, 640)}, state=14, action=14)
+    features = {"input_features": tiny.input_features, "output_features": tiny.output_features}
+    config = ACTConfig(device="cpu", pretrained_backbone_weights=None, **features)
     policy = policy_of(config)
     assert count_parameters(policy, trainable=True) == 51_613_582
     assert len(policy.state_dict()) == 234
