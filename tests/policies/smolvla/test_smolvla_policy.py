@@ -257,6 +257,19 @@ def test_training_from_zero_needs_weights_or_everything_trained():
         for way_out in (
             "--policy.path=lerobot/smolvla_base",
             "--preset=smolvla_mini",
-            "--policy.load_vlm_weights=false --policy.freeze_vision_encoder=false --policy.train_expert_only=false",
+            "--policy.load_vlm_weights=false --policy.freeze_vision_encoder=false",
+            "--policy.train_expert_only=false",
         ):
             assert way_out in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_gives_the_same_numbers_and_names():
+    plain = tiny_policy()
+    compiled = SmolVLAPolicy(tiny_config(compile_model=True, compile_mode="default"))
+    compiled.load_state_dict(plain.state_dict())
+    batch, draws = tiny_batch(plain.config), {"noise": torch.randn(2, 5, 32), "time": torch.rand(2)}
+    torch.testing.assert_close(compiled.forward(batch, **draws)[0], plain.forward(batch, **draws)[0])
+    noise = draws["noise"]
+    expected = plain.predict_action_chunk(batch, noise=noise)
+    torch.testing.assert_close(compiled.predict_action_chunk(batch, noise=noise), expected, atol=1e-5, rtol=0)

@@ -385,7 +385,7 @@ class VLAFlowMatching(nn.Module):
         else:
             embedded = [vlm.embed_images(image) for image in present]
         # The factor takes the precision of the embedding: sqrt(960) is 31 in bfloat16.
-        scale = torch.tensor(embedded[0].shape[-1] ** 0.5, dtype=embedded[0].dtype).item()
+        scale = torch.tensor(embedded[0].shape[-1] ** 0.5, dtype=embedded[0].dtype)
         scaled = iter([e * scale for e in embedded])
         return [None if image is None else next(scaled) for image in images]
 
