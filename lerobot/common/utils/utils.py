@@ -37,7 +37,7 @@ def init_logging(log_file: Path | None = None, display_pid: bool = False, **_) -
     for handler in handlers:
         handler.setFormatter(layout)
         root.addHandler(handler)
-    for noisy in ("httpx", "urllib3", "huggingface_hub", "matplotlib"):
+    for noisy in ("httpx", "urllib3", "huggingface_hub", "matplotlib", "OpenGL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
