@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Success of the scripted expert of the simulated arm, by the full success rule, no seed skipped.
 
-    python benchmarks/expert.py [--seeds 100] [--first-seed 10000] [--scene A]
+python benchmarks/expert.py [--seeds 100] [--first-seed 10000] [--scene A]
 """
 
 import argparse

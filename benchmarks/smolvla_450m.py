@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """SmolVLA at full size with random weights: parameters, one training step, one sampled chunk, peak memory.
 
-    python benchmarks/smolvla_450m.py [--device cpu] [--batch 2] [--repeat 2]
+python benchmarks/smolvla_450m.py [--device cpu] [--batch 2] [--repeat 2]
 """
 
 import argparse
@@ -84,7 +84,8 @@ def main() -> None:
 
     one = {k: v[:1] for k, v in batch.items() if not k.startswith("action")}
     policy.eval()
-    print(f"one chunk of {policy.config.chunk_size} actions: {timed(lambda: policy.predict_action_chunk(one), args.repeat):.2f} s")
+    chunk_s = timed(lambda: policy.predict_action_chunk(one), args.repeat)
+    print(f"one chunk of {policy.config.chunk_size} actions: {chunk_s:.2f} s")
     print(f"one training step, batch {args.batch}: {timed(train_step, args.repeat):.2f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**3 if sys.platform == "darwin" else 1024**2)
     print(f"peak memory of the process: {peak:.2f} GiB")

@@ -46,9 +46,7 @@ MODULES = {
 # Module that offers -> module where the names stand -> the names.
 NAMES = {
     "lerobot.common.policies": {
-        "lerobot.common.policies.factory": (
-            "get_policy_class make_policy make_policy_config make_pre_post_processors"
-        ),
+        "lerobot.common.policies.factory": ("get_policy_class make_policy make_policy_config make_pre_post_processors"),
         "lerobot.common.policies.pretrained": "PreTrainedPolicy",
         "lerobot.common.processor": "SmolVLANewLineProcessor",
     },
@@ -67,8 +65,7 @@ NAMES = {
     },
     "lerobot.common.optim": {
         "lerobot.common.optim.optimizers": (
-            "OptimizerConfig AdamConfig AdamWConfig SGDConfig MultiAdamConfig save_optimizer_state "
-            "load_optimizer_state"
+            "OptimizerConfig AdamConfig AdamWConfig SGDConfig MultiAdamConfig save_optimizer_state load_optimizer_state"
         ),
         "lerobot.common.optim.schedulers": (
             "LRSchedulerConfig DiffuserSchedulerConfig VQBeTSchedulerConfig "
@@ -78,9 +75,7 @@ NAMES = {
     "lerobot.common.envs": {
         "lerobot.common.envs.configs": "EnvConfig AlohaEnv PushtEnv XarmEnv",
         "lerobot.common.envs.factory": "make_env make_env_config",
-        "lerobot.common.envs.utils": (
-            "check_env_attributes_and_types env_to_policy_features preprocess_observation"
-        ),
+        "lerobot.common.envs.utils": ("check_env_attributes_and_types env_to_policy_features preprocess_observation"),
     },
     "lerobot.common.utils": {
         "lerobot.common.constants": "ACTION DONE OBS_ENV_STATE OBS_IMAGE OBS_IMAGES OBS_STATE OBS_STR REWARD",

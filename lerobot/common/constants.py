@@ -49,6 +49,4 @@ if "LEROBOT_HOME" in os.environ:
     raise ValueError("LEROBOT_HOME is no longer read: set HF_LEROBOT_HOME instead.")
 HF_HOME = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
 HF_LEROBOT_HOME = Path(os.environ.get("HF_LEROBOT_HOME", HF_HOME / "lerobot")).expanduser()
-HF_LEROBOT_CALIBRATION = Path(
-    os.environ.get("HF_LEROBOT_CALIBRATION", HF_LEROBOT_HOME / "calibration")
-).expanduser()
+HF_LEROBOT_CALIBRATION = Path(os.environ.get("HF_LEROBOT_CALIBRATION", HF_LEROBOT_HOME / "calibration")).expanduser()

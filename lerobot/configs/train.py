@@ -91,7 +91,8 @@ class TrainPipelineConfig:
         self.output_dir = Path(self.output_dir)
         if not self.resume and self.output_dir.exists():
             raise FileExistsError(
-                f"--output_dir={self.output_dir} exists already. Choose another folder, or add --resume=true to continue it."
+                f"--output_dir={self.output_dir} exists already. Choose another folder, or add --resume=true to "
+                "continue it."
             )
 
     def _check_numbers(self) -> None:

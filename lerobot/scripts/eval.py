@@ -29,9 +29,7 @@ def eval_main(cfg: EvalPipelineConfig) -> dict:
     Raises ValueError without a checkpoint, or if the environment does not fit it.
     """
     if cfg.policy is None or not cfg.policy.pretrained_path:
-        raise ValueError(
-            "No checkpoint given: set --policy.path=CHECKPOINT (a folder with config.json, or a hub id)."
-        )
+        raise ValueError("No checkpoint given: set --policy.path=CHECKPOINT (a folder with config.json, or a hub id).")
     policy = make_policy(cfg.policy, env_cfg=cfg.env)
     renamed = {"rename_observations_processor": {"rename_map": cfg.rename_map}} if cfg.rename_map else {}
     preprocessor, postprocessor = make_pre_post_processors(
@@ -48,14 +46,8 @@ def eval_main(cfg: EvalPipelineConfig) -> dict:
         start_seed=cfg.first_seed,
     )
     write_json(result, cfg.output_dir / "eval_info.json", indent=2)
-    print(
-        format_result(
-            result, f"{cfg.policy.type} {cfg.policy.pretrained_path} in {cfg.env.type} {cfg.env.task}"
-        )
-    )
-    print(
-        f"  written  {cfg.output_dir}/eval_info.json" + (" and videos/" if result.get("video_paths") else "")
-    )
+    print(format_result(result, f"{cfg.policy.type} {cfg.policy.pretrained_path} in {cfg.env.type} {cfg.env.task}"))
+    print(f"  written  {cfg.output_dir}/eval_info.json" + (" and videos/" if result.get("video_paths") else ""))
     return result
 
 

@@ -29,15 +29,11 @@ from lerobot.common.envs.koch_sim.world import KochWorld
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; exits with status 2 on seeds that are kept for evaluation."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset; must not exist yet")
     parser.add_argument("--episodes", type=int, default=50, help="episodes that the dataset has in the end")
     parser.add_argument("--repo_id", default="koch_twin", help="name of the dataset on a hub")
-    parser.add_argument(
-        "--scene", choices=sorted(CUBE_COUNTS), default="A", help="A: one cube, B: two or three"
-    )
+    parser.add_argument("--scene", choices=sorted(CUBE_COUNTS), default="A", help="A: one cube, B: two or three")
     parser.add_argument("--seed0", type=int, default=0, help="seed of episode 0")
     parser.add_argument(
         "--noise",
@@ -96,9 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
             progress.set_postfix(frames=length)
             progress.update()
     world.close()
-    logging.info(
-        "%d episodes, %d frames in %s", dataset.meta.total_episodes, dataset.meta.total_frames, args.root
-    )
+    logging.info("%d episodes, %d frames in %s", dataset.meta.total_episodes, dataset.meta.total_frames, args.root)
 
 
 if __name__ == "__main__":

@@ -49,9 +49,7 @@ def frame(dataset: LeRobotDataset, episode: int, index: int, task: str | None = 
     }
 
 
-def record(
-    root: Path, lengths=(5, 8, 6), first_episode: int = 0, feature_set=None, **options
-) -> LeRobotDataset:
+def record(root: Path, lengths=(5, 8, 6), first_episode: int = 0, feature_set=None, **options) -> LeRobotDataset:
     """Create a dataset and record episodes of these lengths."""
     dataset = LeRobotDataset.create(None, 10, root=root, features=feature_set or features(), **options)
     for episode, length in enumerate(lengths, first_episode):

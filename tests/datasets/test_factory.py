@@ -51,8 +51,7 @@ def test_cameras_get_imagenet_statistics_unless_refused(recorded_root):
     dataset = make_dataset(config(recorded_root))
     stats = dataset.meta.stats[CAMERA]
     assert (
-        stats["mean"].dtype == torch.float32
-        and stats["mean"].tolist() == torch.tensor(IMAGENET_STATS["mean"]).tolist()
+        stats["mean"].dtype == torch.float32 and stats["mean"].tolist() == torch.tensor(IMAGENET_STATS["mean"]).tolist()
     )
     assert stats["std"].shape == (3, 1, 1) and stats["count"].tolist() == [19]
     own = make_dataset(config(recorded_root, use_imagenet_stats=False)).meta.stats[CAMERA]

@@ -146,16 +146,12 @@ def test_workers_read_the_store(recorded_root, tmp_path, context):
     dataset.use_frame_store(store)
     expected = store[CAMERA][torch.arange(19)]
     assert len(pickle.dumps(store)) < 10_000  # not the pictures
-    loader = DataLoader(
-        dataset, 8, num_workers=1, collate_fn=dataset.collate, multiprocessing_context=context
-    )
+    loader = DataLoader(dataset, 8, num_workers=1, collate_fn=dataset.collate, multiprocessing_context=context)
     assert torch.equal(torch.cat([batch[CAMERA] for batch in loader]), expected)
 
 
 def test_resizing_is_the_same_for_bytes_and_floats_one_or_many_any_layout():
-    images = torch.randint(
-        0, 256, (2, 3, 48, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    images = torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     small = resize_images(images, (20, 30))
     assert small.shape == (2, 3, 20, 30) and small.dtype == torch.uint8
     as_float = resize_images(images / 255, (20, 30))
@@ -166,6 +162,4 @@ def test_resizing_is_the_same_for_bytes_and_floats_one_or_many_any_layout():
     exact = torch.nn.functional.interpolate(images.float(), (20, 30), mode="bilinear", antialias=True)
     assert (small - exact).abs().max() <= 1.01
     assert resize_images(images, (48, 64)) is images
-    assert np.isclose(
-        resize_images(images.float() / 255, (96, 128)).mean(), images.float().mean() / 255, atol=5e-3
-    )
+    assert np.isclose(resize_images(images.float() / 255, (96, 128)).mean(), images.float().mean() / 255, atol=5e-3)

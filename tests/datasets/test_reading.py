@@ -145,9 +145,7 @@ def test_v20_dataset_uses_its_global_statistics(own_root):
     (own_root / "meta" / "episodes_stats.jsonl").unlink()
     info = json.loads((own_root / "meta" / "info.json").read_text())
     info["codebase_version"] = "v2.0"
-    info["features"]["observation.images.cam0"]["video_info"] = info["features"][
-        "observation.images.cam0"
-    ].pop("info")
+    info["features"]["observation.images.cam0"]["video_info"] = info["features"]["observation.images.cam0"].pop("info")
     (own_root / "meta" / "info.json").write_text(json.dumps(info))
     stats = {"action": {"min": [0.0] * 6, "max": [9.0] * 6, "mean": [4.0] * 6, "std": [1.0] * 6}}
     (own_root / "meta" / "stats.json").write_text(json.dumps(stats))

@@ -92,9 +92,7 @@ def test_recorded_frames_come_back(recorded_root):
         assert (item["index"], item["episode_index"], item["frame_index"]) == (row, episode, index)
         assert item["timestamp"] == torch.tensor(index / 10, dtype=torch.float32)
         assert item["task"] == f"task {episode % 2}"
-        difference = item["observation.images.cam0"].permute(1, 2, 0).numpy().astype(int) - picture(
-            episode, index
-        )
+        difference = item["observation.images.cam0"].permute(1, 2, 0).numpy().astype(int) - picture(episode, index)
         assert np.abs(difference).mean() < 8  # crf 30 and half the colour resolution
 
 
@@ -135,9 +133,7 @@ def test_both_forms_of_add_frame_and_all_kinds_of_pictures(tmp_path):
     for row in range(3, 6):
         assert torch.equal(dataset[row]["observation.images.cam0"], dataset[0]["observation.images.cam0"])
     # floats are truncated, as LeRobot does
-    assert (
-        dataset[6]["observation.images.cam0"] - dataset[0]["observation.images.cam0"]
-    ).abs().max() < 1.1 / 255
+    assert (dataset[6]["observation.images.cam0"] - dataset[0]["observation.images.cam0"]).abs().max() < 1.1 / 255
 
 
 def test_the_callers_frame_is_left_alone_and_may_be_reused(tmp_path):

@@ -80,9 +80,7 @@ def test_frame_times_are_multiples_of_the_frame_period(tmp_path, fps):
     encoder.close()
     reader = VideoReader(tmp_path / "video.mp4")
     np.testing.assert_allclose(reader.times, np.arange(FRAMES) / fps, atol=2e-5)
-    assert reader.nearest(np.arange(FRAMES, dtype=np.float32) / np.float32(fps), 1e-4).tolist() == [
-        *range(FRAMES)
-    ]
+    assert reader.nearest(np.arange(FRAMES, dtype=np.float32) / np.float32(fps), 1e-4).tolist() == [*range(FRAMES)]
 
 
 def test_the_nearest_frame_must_be_nearer_than_the_tolerance(tmp_path):
@@ -113,9 +111,7 @@ def test_a_video_with_sound_decodes_its_pictures(tmp_path):
         video.height, video.width, video.pix_fmt = 64, 96, "yuv420p"
         for i in range(8):
             container.mux(video.encode(av.VideoFrame.from_ndarray(picture(0, i), format="rgb24")))
-            samples = av.AudioFrame.from_ndarray(
-                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
-            )
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
             samples.sample_rate = 16000
             container.mux(sound.encode(samples))
         container.mux(video.encode())

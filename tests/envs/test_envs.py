@@ -80,9 +80,7 @@ def test_unknown_environment_is_named_with_the_known_ones():
 def test_importing_the_configurations_needs_neither_gymnasium_nor_mujoco():
     code = "import sys, lerobot.common.envs, lerobot.common.envs.factory, lerobot.common.envs.utils;"
     code += "print({'gymnasium', 'mujoco'} & set(sys.modules))"
-    probe = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, env={"PYTHONPATH": ":".join(sys.path)}
-    )
+    probe = subprocess.run([sys.executable, "-c", code], capture_output=True, env={"PYTHONPATH": ":".join(sys.path)})
     assert probe.stdout.decode().strip() == "set()", probe.stderr.decode()
 
 
@@ -192,9 +190,7 @@ def test_actions_out_of_range_are_counted(gym):
 
 def test_options_of_reset_place_cube_and_arm(gym):
     env = gym.make("gym_koch/KochPickPlaceState-v0")
-    observation, info = env.reset(
-        seed=1, options={"cube_pose": (0.15, 0.02, 0.5), "qpos": (10, 90, 90, 45, 0, 20)}
-    )
+    observation, info = env.reset(seed=1, options={"cube_pose": (0.15, 0.02, 0.5), "qpos": (10, 90, 90, 45, 0, 20)})
     np.testing.assert_allclose(info["cube_pose"][:2], (0.15, 0.02))
     np.testing.assert_allclose(observation["agent_pos"], (10, 90, 90, 45, 0, 20), atol=1e-4)
 

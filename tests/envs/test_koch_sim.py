@@ -261,9 +261,7 @@ try:
 except RuntimeError as error:
     print("MUJOCO_GL" in str(error))
 """
-    probe = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True
-    )
+    probe = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)
     assert probe.stdout.decode().strip() == "True", probe.stderr.decode()
 
 

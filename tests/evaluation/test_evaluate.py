@@ -37,11 +37,7 @@ def test_a_mismatch_lists_both_sides(config):
     assert "'observation.images.phone' is missing" in message
     assert "'observation.state' has another shape" in message
     checkpoint, environment = (line for line in message.splitlines() if line.startswith("  "))
-    assert (
-        "front 3x24x32" in checkpoint
-        and "phone 3x24x32" in checkpoint
-        and "observation.state 6" in checkpoint
-    )
+    assert "front 3x24x32" in checkpoint and "phone 3x24x32" in checkpoint and "observation.state 6" in checkpoint
     assert "top 3x24x32" in environment and "observation.state 2" in environment and "action 2" in environment
 
 

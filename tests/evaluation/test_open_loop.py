@@ -31,9 +31,7 @@ def root(tmp_path_factory):
 
 
 def load(root, episodes=None, chunk=CHUNK):
-    return LeRobotDataset(
-        root=root, episodes=episodes, delta_timestamps={"action": [i / FPS for i in range(chunk)]}
-    )
+    return LeRobotDataset(root=root, episodes=episodes, delta_timestamps={"action": [i / FPS for i in range(chunk)]})
 
 
 class Replay:

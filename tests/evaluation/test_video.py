@@ -13,9 +13,7 @@ def read(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
-        return float(stream.average_rate), [
-            frame.to_ndarray(format="rgb24") for frame in container.decode(stream)
-        ]
+        return float(stream.average_rate), [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
 
 
 def is_green(frame):
@@ -27,10 +25,7 @@ def test_first_episodes_are_filmed_and_told_apart_by_name(tmp_path):
     env = make_reach(2, time_limit=6)
     result = eval_policy(env, make_policy(noise=0.0), same, same, 5, 3, tmp_path, start_seed=20)
     rows = result["per_episode"]
-    expected = [
-        f"eval_episode_{i}_seed{20 + i}_{'success' if rows[i]['success'] else 'failure'}.mp4"
-        for i in range(3)
-    ]
+    expected = [f"eval_episode_{i}_seed{20 + i}_{'success' if rows[i]['success'] else 'failure'}.mp4" for i in range(3)]
     assert sorted(path.name for path in tmp_path.iterdir()) == expected
     assert result["video_paths"] == [str(tmp_path / name) for name in expected]
     assert [row["video"] is not None for row in rows] == [True] * 3 + [False] * 2

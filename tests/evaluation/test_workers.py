@@ -19,9 +19,7 @@ def jobs(videos_dir=None):
 
 def test_two_processes_give_what_one_after_the_other_gives(tmp_path):
     env, policy = make_reach(), make_policy(noise=0.1)
-    expected = [
-        episode_rows(rollout(env, policy, same, same, [seed]), [seed], i)[0] for i, seed in enumerate(SEEDS)
-    ]
+    expected = [episode_rows(rollout(env, policy, same, same, [seed]), [seed], i)[0] for i, seed in enumerate(SEEDS)]
     assert len({row["n_steps"] for row in expected}) > 1
     ended = []
     with EpisodeWorkers(2, LOADER) as workers:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import lerobot.common.policies  # noqa: F401  registers the policies
 from lerobot.common.optim.schedulers import LRSchedulerConfig
 from lerobot.configs.parser import decode
-import lerobot.common.policies  # noqa: F401  registers the policies
 from lerobot.configs.policies import PreTrainedConfig
 
 TABLES = Path(__file__).parents[1] / "artifacts" / "schedules"

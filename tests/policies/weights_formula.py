@@ -17,9 +17,7 @@ from torch import Tensor, nn
 def values(name: str, shape: tuple[int, ...]) -> Tensor:
     """The float32 tensor of this name."""
     with np.errstate(over="ignore"):
-        x = np.arange(math.prod(shape), dtype=np.uint32) * np.uint32(2654435769) + np.uint32(
-            zlib.crc32(name.encode())
-        )
+        x = np.arange(math.prod(shape), dtype=np.uint32) * np.uint32(2654435769) + np.uint32(zlib.crc32(name.encode()))
         for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
             x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
     u = x / 2.0**31 - 1.0

@@ -62,9 +62,7 @@ def tokenizer_folder(tmp_path_factory):
     model = tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]")
     tokenizer = tokenizers.Tokenizer(model)
     split = tokenizers.pre_tokenizers.Split
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
-        [split(" ", "removed"), split("\n", "isolated")]
-    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split(" ", "removed"), split("\n", "isolated")])
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", truncation_side="left"
     )

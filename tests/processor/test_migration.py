@@ -168,9 +168,7 @@ def test_the_migration_command_writes_a_checkpoint_with_processors(tmp_path):
     assert not any("buffer_" in key for key in weights)
     assert all(torch.equal(weights[k], v) for k, v in policy.state_dict().items())
     pre, post = make_pre_post_processors(policy.config, folder)
-    batch = pre(
-        {"observation.state": torch.tensor([4.0, 2.0]), "observation.environment_state": torch.ones(5)}
-    )
+    batch = pre({"observation.state": torch.tensor([4.0, 2.0]), "observation.environment_state": torch.ones(5)})
     assert batch["observation.state"].tolist() == [[1.0, 0.0]]
     assert batch["observation.environment_state"].tolist() == [[1.0] * 5]
     assert post(torch.ones(1, 2)).tolist() == [[10.0, 10.0]]

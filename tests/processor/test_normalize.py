@@ -131,9 +131,7 @@ def test_only_chosen_observations_are_normalized_but_the_action_always(stats):
         normalize_observation_keys={"observation.b"},
     )  # fmt: skip
     out = step(
-        create_transition(
-            {"observation.state": torch.ones(1, 2), "observation.b": torch.ones(1, 2)}, torch.ones(1, 1)
-        )
+        create_transition({"observation.state": torch.ones(1, 2), "observation.b": torch.ones(1, 2)}, torch.ones(1, 1))
     )
     assert out["observation"]["observation.state"].tolist() == [[1, 1]]
     assert out["observation"]["observation.b"].tolist() == [[0, 0]]
@@ -162,12 +160,8 @@ def test_byte_pictures_and_foreign_shapes_are_refused():
 
 
 def test_integers_are_normalized_as_floats():
-    step = NormalizerProcessorStep(
-        STATE, MEAN_STD, {"observation.state": {"mean": [0.5, 0.5], "std": [2, 2]}}
-    )
-    assert observe(step, state=torch.ones(1, 2, dtype=torch.int64))["observation.state"].tolist() == [
-        [0.25, 0.25]
-    ]
+    step = NormalizerProcessorStep(STATE, MEAN_STD, {"observation.state": {"mean": [0.5, 0.5], "std": [2, 2]}})
+    assert observe(step, state=torch.ones(1, 2, dtype=torch.int64))["observation.state"].tolist() == [[0.25, 0.25]]
 
 
 def test_a_non_tensor_action_is_refused():
@@ -187,9 +181,7 @@ def test_the_configuration_survives_json_and_the_state_keeps_every_statistic(sta
     assert all(v.dtype is torch.float32 for v in state.values())
     assert state["timestamp.mean"].shape == (1,)
     x = torch.tensor([[1.0, 2.0]])
-    assert torch.equal(
-        observe(loaded, state=x)["observation.state"], observe(step, state=x)["observation.state"]
-    )
+    assert torch.equal(observe(loaded, state=x)["observation.state"], observe(step, state=x)["observation.state"])
 
 
 def test_statistics_given_explicitly_win_over_the_file():

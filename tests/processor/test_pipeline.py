@@ -65,16 +65,13 @@ class DropImages(ObservationProcessorStep):
 
 
 def rewards(*steps, **kwargs):
-    return DataProcessorPipeline(
-        [*steps], to_transition=identity_transition, to_output=lambda t: t["reward"], **kwargs
-    )
+    return DataProcessorPipeline([*steps], to_transition=identity_transition, to_output=lambda t: t["reward"], **kwargs)
 
 
 def test_steps_run_in_order_between_the_converters():
     assert rewards(ScaleReward(2), ScaleReward(5))(create_transition(reward=1.0)) == 10
     assert [
-        t["reward"]
-        for t in rewards(ScaleReward(2), ScaleReward(5)).step_through(create_transition(reward=1.0))
+        t["reward"] for t in rewards(ScaleReward(2), ScaleReward(5)).step_through(create_transition(reward=1.0))
     ] == [
         1,
         2,
@@ -134,9 +131,7 @@ def test_length_index_slice_and_reset():
 
 
 def test_features_go_through_every_step_and_the_input_stays():
-    features = {
-        PipelineFeatureType.OBSERVATION: {"observation.image": PolicyFeature(FeatureType.VISUAL, (3, 1, 1))}
-    }
+    features = {PipelineFeatureType.OBSERVATION: {"observation.image": PolicyFeature(FeatureType.VISUAL, (3, 1, 1))}}
     out = DataProcessorPipeline([DropImages(), IdentityProcessorStep()]).transform_features(features)
     assert out[PipelineFeatureType.OBSERVATION] == {} and features[PipelineFeatureType.OBSERVATION] != {}
 
@@ -192,9 +187,7 @@ def test_a_saved_pair_is_loaded_and_computes_the_same(tmp_path, config, stats, f
         "policy_preprocessor_step_3_normalizer_processor.safetensors",
     ]
     pre2 = DataProcessorPipeline.from_pretrained(tmp_path, "policy_preprocessor.json")
-    post2 = DataProcessorPipeline.from_pretrained(
-        tmp_path, config_filename="policy_postprocessor.json", **ACTIONS
-    )
+    post2 = DataProcessorPipeline.from_pretrained(tmp_path, config_filename="policy_postprocessor.json", **ACTIONS)
     ours, theirs = pre(frame), pre2(frame)
     for key in config.input_features:
         assert ours[key].shape[0] == 1 and torch.equal(ours[key], theirs[key])
@@ -243,9 +236,7 @@ def test_the_json_is_the_one_that_lerobot_0_4_4_writes(tmp_path, config, stats):
 
 def test_loading_and_saving_again_gives_the_same_bytes(tmp_path, config, stats):
     make_default_pre_post_processors(config, stats)[0].save_pretrained(tmp_path / "a")
-    DataProcessorPipeline.from_pretrained(tmp_path / "a", "policy_preprocessor.json").save_pretrained(
-        tmp_path / "b"
-    )
+    DataProcessorPipeline.from_pretrained(tmp_path / "a", "policy_preprocessor.json").save_pretrained(tmp_path / "b")
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
@@ -367,18 +358,14 @@ def test_missing_files_and_legacy_checkpoints_are_told_apart(tmp_path, monkeypat
     write(tmp_path, "q.json", {"steps": []})
     with pytest.raises(FileNotFoundError):
         DataProcessorPipeline.from_pretrained(tmp_path, "p.json")
-    with pytest.raises(
-        FileNotFoundError, match="Could not find 'p.json' on the HuggingFace Hub at 'no/such'"
-    ):
+    with pytest.raises(FileNotFoundError, match="Could not find 'p.json' on the HuggingFace Hub at 'no/such'"):
         DataProcessorPipeline.from_pretrained("no/such", "p.json")
 
 
 def test_a_device_that_is_not_here_names_the_override(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    write(
-        tmp_path, "p.json", {"steps": [{"registry_name": "device_processor", "config": {"device": "cuda"}}]}
-    )
+    write(tmp_path, "p.json", {"steps": [{"registry_name": "device_processor", "config": {"device": "cuda"}}]})
     with pytest.raises(ValueError, match="'cuda' is not available.*device_processor"):
         DataProcessorPipeline.from_pretrained(tmp_path, "p.json")
     loaded = DataProcessorPipeline.from_pretrained(

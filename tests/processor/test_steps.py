@@ -114,12 +114,7 @@ def test_the_device_step_casts_floats_only_and_leaves_info():
     )
     assert out["observation"]["observation.state"].dtype is torch.bfloat16
     assert out["observation"]["observation.n"].dtype is torch.int64 and out["observation"]["text"] == "a"
-    assert (
-        out["action"].dtype
-        is out["reward"].dtype
-        is out["complementary_data"]["index"].dtype
-        is torch.bfloat16
-    )
+    assert out["action"].dtype is out["reward"].dtype is out["complementary_data"]["index"].dtype is torch.bfloat16
     assert out["done"].dtype is torch.bool and out["info"]["x"].dtype is torch.float32
     assert step.get_config() == {"device": "cpu", "float_dtype": "bfloat16"}
 
@@ -166,9 +161,7 @@ def test_pictures_are_cropped_and_resized_and_masks_left_alone():
             "observation.image": ready,
         },
     )
-    assert (
-        out["observation.images.top"].shape == (2, 3, 8, 12) and out["observation.images.top_is_pad"] is mask
-    )
+    assert out["observation.images.top"].shape == (2, 3, 8, 12) and out["observation.images.top_is_pad"] is mask
     assert out["observation.image"] is ready, "a picture of the right size must not be copied"
     only_crop = ImageCropResizeProcessorStep({"observation.images.top": (1, 2, 4, 6)})
     assert torch.equal(
@@ -188,9 +181,7 @@ def test_pictures_are_cropped_and_resized_and_masks_left_alone():
 
 def test_bytes_and_floats_of_a_picture_resize_alike():
     step = ImageCropResizeProcessorStep(resize_size=(5, 7))
-    picture = torch.randint(
-        0, 256, (1, 3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    picture = torch.randint(0, 256, (1, 3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     small = observe(step, {"observation.image": picture})["observation.image"]
     assert small.dtype is torch.uint8 and small.shape == (1, 3, 5, 7)
     floats = observe(step, images_to_float({"observation.image": picture}))["observation.image"]
@@ -293,27 +284,20 @@ def test_joint_velocities_are_appended():
     second = observe(step, {"observation.state": torch.tensor([[2.0, 2.0]])})["observation.state"]
     assert first.tolist() == [[1, 2, 0, 0]] and second.tolist() == [[2, 2, 2, 0]]
     step.reset()
-    assert observe(step, {"observation.state": torch.zeros(1, 2)})["observation.state"].tolist() == [
-        [0, 0, 0, 0]
-    ]
+    assert observe(step, {"observation.state": torch.zeros(1, 2)})["observation.state"].tolist() == [[0, 0, 0, 0]]
     with pytest.raises(ValueError, match="observation.state"):
         observe(step, {})
     features = {SEEN: {"observation.state": PolicyFeature(FeatureType.STATE, (2,))}}
     assert step.transform_features(features)[SEEN]["observation.state"].shape == (4,)
 
 
-@pytest.mark.parametrize(
-    ("position", "wanted", "penalty"), [(5, 20, -0.5), (25, 5, -0.5), (20, 5, 0), (5, 10, 0)]
-)
+@pytest.mark.parametrize(("position", "wanted", "penalty"), [(5, 20, -0.5), (25, 5, -0.5), (20, 5, 0), (5, 10, 0)])
 def test_the_gripper_penalty_punishes_reversals(position, wanted, penalty):
     step = GripperPenaltyProcessorStep(penalty=-0.5)
     data = {"raw_joint_positions": {"gripper": position}}
     out = step(create_transition(action=torch.tensor([0.0, wanted]), complementary_data=data))
     assert out["complementary_data"]["discrete_penalty"] == penalty
-    assert (
-        "discrete_penalty"
-        not in step(create_transition(complementary_data={"task": "x"}))["complementary_data"]
-    )
+    assert "discrete_penalty" not in step(create_transition(complementary_data={"task": "x"}))["complementary_data"]
 
 
 def test_an_intervention_replaces_the_action_and_ends_on_success():

@@ -79,9 +79,7 @@ def test_a_missing_task_is_an_error(tokenize, data, error, match):
 
 def test_features_gain_the_language(tokenize):
     state = PolicyFeature(FeatureType.STATE, (2,))
-    out = tokenize(max_length=9).transform_features(
-        {PipelineFeatureType.OBSERVATION: {"observation.state": state}}
-    )
+    out = tokenize(max_length=9).transform_features({PipelineFeatureType.OBSERVATION: {"observation.state": state}})
     assert out[PipelineFeatureType.OBSERVATION] == {
         "observation.state": state,
         TOKENS: PolicyFeature(FeatureType.LANGUAGE, (9,)),
@@ -122,9 +120,7 @@ def test_a_relative_folder_is_found_inside_the_checkpoint(tmp_path, tokenizer_fo
     shutil.copytree(tokenizer_folder, checkpoint / "words")
     monkeypatch.chdir(tmp_path)
     pipeline = load(checkpoint)
-    assert pipeline({"observation.state": torch.zeros(1, 2), "task": "the cube"})[TOKENS].tolist() == [
-        [3, 4, 0, 0, 0]
-    ]
+    assert pipeline({"observation.state": torch.zeros(1, 2), "task": "the cube"})[TOKENS].tolist() == [[3, 4, 0, 0, 0]]
     assert pipeline[0].get_config()["tokenizer_name"] == "words"
 
 
@@ -148,9 +144,7 @@ def test_overrides_choose_the_tokenizer(tmp_path, tokenizer_folder):
     assert load(checkpoint, tokenizer=step.input_tokenizer)[0].input_tokenizer is step.input_tokenizer
 
 
-def test_a_tokenizer_that_is_nowhere_gives_one_error_with_the_ways_out(
-    tmp_path, tokenizer_folder, monkeypatch
-):
+def test_a_tokenizer_that_is_nowhere_gives_one_error_with_the_ways_out(tmp_path, tokenizer_folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     checkpoint, _ = saved(tmp_path, tokenizer_folder, "somebody/tokenizer-that-is-nowhere")
     with pytest.raises(ValueError, match="Failed to instantiate processor step 'tokenizer_processor'") as e:
@@ -180,9 +174,7 @@ def test_a_relative_name_does_not_lead_out_of_the_checkpoint(tmp_path, tokenizer
 def test_pi05_writes_the_state_into_the_prompt():
     step = Pi05PrepareStateTokenizerProcessorStep(max_state_dim=4)
     state = torch.tensor([[-1.0, 0.0, 1.0]])
-    out = step(
-        create_transition({"observation.state": state}, complementary_data={"task": [" lift_the\ncube "]})
-    )
+    out = step(create_transition({"observation.state": state}, complementary_data={"task": [" lift_the\ncube "]}))
     assert out["complementary_data"]["task"] == ["Task: lift the cube, State: 0 128 255 128;\nAction: "]
     for transition in (
         create_transition(complementary_data={"task": "x"}),

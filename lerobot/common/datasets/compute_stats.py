@@ -48,9 +48,7 @@ def sample_images(paths: Sequence[str | Path]) -> np.ndarray:
     return np.stack(chosen)
 
 
-def get_feature_stats(
-    array: np.ndarray, axis: tuple[int, ...] | int, keepdims: bool
-) -> dict[str, np.ndarray]:
+def get_feature_stats(array: np.ndarray, axis: tuple[int, ...] | int, keepdims: bool) -> dict[str, np.ndarray]:
     """min, max, mean, population std over `axis`, and the number of entries of axis 0."""
     return {
         "min": np.min(array, axis=axis, keepdims=keepdims),
@@ -86,10 +84,7 @@ class PictureHistograms:
         total, sums, squares = counts.sum(axis=1), counts @ values, counts @ values**2
         # Integers until the last step: the variance is exact, without cancellation.
         variance = np.array(
-            [
-                (int(n) * int(q) - int(s) ** 2) / int(n) ** 2
-                for n, s, q in zip(total, sums, squares, strict=True)
-            ]
+            [(int(n) * int(q) - int(s) ** 2) / int(n) ** 2 for n, s, q in zip(total, sums, squares, strict=True)]
         )
         result = {
             "min": (counts > 0).argmax(axis=1),
@@ -116,9 +111,7 @@ def compute_episode_stats(episode_data: dict, features: dict[str, dict]) -> dict
             stats[key] = data.stats()
         elif dtype in ("image", "video"):
             raw = get_feature_stats(sample_images(data), axis=(0, 2, 3), keepdims=True)
-            stats[key] = {
-                name: v if name == "count" else np.squeeze(v / 255.0, axis=0) for name, v in raw.items()
-            }
+            stats[key] = {name: v if name == "count" else np.squeeze(v / 255.0, axis=0) for name, v in raw.items()}
         else:
             stats[key] = get_feature_stats(np.asarray(data), axis=0, keepdims=np.ndim(data) == 1)
     return stats
@@ -154,9 +147,7 @@ def aggregate_stats(stats_list: Sequence[dict[str, dict]]) -> dict[str, dict[str
     for stats in stats_list:
         _check_stats(stats)
     keys = dict.fromkeys(key for stats in stats_list for key in stats)
-    return {
-        key: aggregate_feature_stats([stats[key] for stats in stats_list if key in stats]) for key in keys
-    }
+    return {key: aggregate_feature_stats([stats[key] for stats in stats_list if key in stats]) for key in keys}
 
 
 def _check_stats(stats: dict[str, dict]) -> None:

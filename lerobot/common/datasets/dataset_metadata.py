@@ -101,9 +101,7 @@ class LeRobotDatasetMetadata:
     def _check_episodes(self) -> None:
         path = self.root / EPISODES_PATH
         if lacking := [index for index in range(self.total_episodes) if index not in self.episodes]:
-            raise DatasetError(
-                f"'{path}' lacks episodes {lacking[:10]}; info.json has {self.total_episodes}."
-            )
+            raise DatasetError(f"'{path}' lacks episodes {lacking[:10]}; info.json has {self.total_episodes}.")
         frames = sum(row["length"] for row in self.episodes.values())
         if frames != self.total_frames:
             raise DatasetError(
@@ -136,9 +134,7 @@ class LeRobotDatasetMetadata:
                 if camera.fps not in (None, fps):
                     logging.warning("Camera '%s' runs at %s fps, the dataset at %s.", name, camera.fps, fps)
         if features is None:
-            raise ValueError(
-                "A new dataset needs features={name: {dtype, shape, names}}, or a robot that has them."
-            )
+            raise ValueError("A new dataset needs features={name: {dtype, shape, names}}, or a robot that has them.")
         features = normalize_features(features)
         for key, feature in features.items():
             if feature["dtype"] in PICTURE_DTYPES:
@@ -168,9 +164,7 @@ class LeRobotDatasetMetadata:
         for task in tasks:
             self.add_task(task)
         if len(self.tasks) > known_tasks:
-            write_jsonlines(
-                ({"task_index": i, "task": t} for i, t in self.tasks.items()), self.root / TASKS_PATH
-            )
+            write_jsonlines(({"task_index": i, "task": t} for i, t in self.tasks.items()), self.root / TASKS_PATH)
         row = {"episode_index": episode_index, "tasks": tasks, "length": length}
         stats_row = {"episode_index": episode_index, "stats": serialize_stats(stats)}
         append_jsonlines(stats_row, self.root / EPISODES_STATS_PATH)
@@ -193,9 +187,7 @@ class LeRobotDatasetMetadata:
         """Describe each camera's video in `features[key]["info"]`, once."""
         for key in self.video_keys:
             if not (self.features[key].get("info") or self.features[key].get("video_info")):
-                self.features[key]["info"] = get_video_info(
-                    self.root / self.get_video_file_path(episode_index, key)
-                )
+                self.features[key]["info"] = get_video_info(self.root / self.get_video_file_path(episode_index, key))
 
     # --- where files are ------------------------------------------------------------------------------------
 
@@ -205,9 +197,7 @@ class LeRobotDatasetMetadata:
 
     def get_data_file_path(self, ep_index: int) -> Path:
         """Parquet file of an episode, relative to the root."""
-        return Path(
-            self.data_path.format(episode_chunk=self.get_episode_chunk(ep_index), episode_index=ep_index)
-        )
+        return Path(self.data_path.format(episode_chunk=self.get_episode_chunk(ep_index), episode_index=ep_index))
 
     def get_video_file_path(self, ep_index: int, vid_key: str) -> Path:
         """Video file of an episode and camera, relative to the root."""
@@ -326,6 +316,4 @@ def _check_picture_feature(key: str, feature: dict, use_videos: bool) -> None:
     if feature["dtype"] == "video" and not use_videos:
         raise ValueError(f"Feature '{key}' has dtype video, but use_videos=False; use dtype 'image' for it.")
     if feature["dtype"] == "video" and (height % 2 or width % 2):
-        raise ValueError(
-            f"Video feature '{key}' has shape {feature['shape']}; height and width must be even."
-        )
+        raise ValueError(f"Video feature '{key}' has shape {feature['shape']}; height and width must be even.")

@@ -125,14 +125,10 @@ class EpisodeRecorder:
         self.buffer = self._empty_buffer()
 
     def _empty_buffer(self) -> dict[str, Any]:
-        columns = {
-            key: [] for key, feature in self._meta.features.items() if feature["dtype"] not in PICTURE_DTYPES
-        }
+        columns = {key: [] for key, feature in self._meta.features.items() if feature["dtype"] not in PICTURE_DTYPES}
         return {"size": 0, "task": [], **columns, "episode_index": self._meta.total_episodes}
 
-    def add_frame(
-        self, frame: Mapping[str, Any], task: str | None = None, timestamp: float | None = None
-    ) -> None:
+    def add_frame(self, frame: Mapping[str, Any], task: str | None = None, timestamp: float | None = None) -> None:
         """Add one frame: all features but the bookkeeping ones, and `task` (in the frame or as argument).
 
         Numbers are arrays of exactly the declared dtype and shape; pictures arrays (H, W, C) or (C, H, W) or
@@ -264,9 +260,7 @@ class EpisodeRecorder:
             arrays.append(array)
             fields.append(pa.field(key, array.type, metadata=_extension_metadata(feature)))
         path = self._folder.path / "episode.parquet"
-        metadata = {
-            "huggingface": json.dumps({"info": {"features": _huggingface_features(self._meta.features)}})
-        }
+        metadata = {"huggingface": json.dumps({"info": {"features": _huggingface_features(self._meta.features)}})}
         pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=metadata)), path)
         return path
 
@@ -290,9 +284,7 @@ def _arrow_array(values: np.ndarray | list[str], feature: dict) -> pa.Array:
 def _image_array(sink: _ImageFolder, size: int) -> pa.Array:
     paths = [sink.frame_path(index) for index in range(size)]
     cells = pa.array([path.read_bytes() for path in paths], type=pa.binary())
-    return pa.StructArray.from_arrays(
-        [cells, pa.array([path.name for path in paths])], names=["bytes", "path"]
-    )
+    return pa.StructArray.from_arrays([cells, pa.array([path.name for path in paths])], names=["bytes", "path"])
 
 
 def _extension_metadata(feature: dict) -> dict[str, str] | None:

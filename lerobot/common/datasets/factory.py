@@ -51,18 +51,14 @@ def make_dataset(cfg, episodes: list[int] | None = None, return_uint8: bool = Fa
     """
     options = cfg.dataset
     if options.repo_id is not None and not isinstance(options.repo_id, str):
-        raise NotImplementedError(
-            "--dataset.repo_id must name one dataset; training on several is not supported."
-        )
+        raise NotImplementedError("--dataset.repo_id must name one dataset; training on several is not supported.")
     meta = LeRobotDatasetMetadata(options.repo_id, root=options.root, revision=options.revision)
     dataset = LeRobotDataset(
         options.repo_id,
         root=options.root,
         episodes=options.episodes if episodes is None else episodes,
         delta_timestamps=resolve_delta_timestamps(cfg.policy, meta),
-        image_transforms=ImageTransforms(options.image_transforms)
-        if options.image_transforms.enable
-        else None,
+        image_transforms=ImageTransforms(options.image_transforms) if options.image_transforms.enable else None,
         revision=options.revision,
         video_backend=options.video_backend,
         return_uint8=return_uint8,

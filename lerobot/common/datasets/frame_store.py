@@ -112,8 +112,7 @@ class FrameStore:
         dtype, shape = self._arrays[key]
         if records.dtype != dtype or tuple(records.shape[1:]) != shape:
             raise FrameStoreError(
-                f"Records of '{key}' are {records.dtype} {tuple(records.shape[1:])}; the store has {dtype} "
-                f"{shape}."
+                f"Records of '{key}' are {records.dtype} {tuple(records.shape[1:])}; the store has {dtype} {shape}."
             )
         with open(self._paths[key], "r+b") as file:
             file.seek(first_frame * self.record_bytes(key))
@@ -190,9 +189,7 @@ class FrameStore:
             for offset in offsets.pop(number, []):
                 self.write(key, first + offset, resize_images(picture, size)[None])
         if offsets:
-            raise DatasetError(
-                f"Episode {episode}, video '{path}': frames {list(offsets)[:5]} cannot be decoded."
-            )
+            raise DatasetError(f"Episode {episode}, video '{path}': frames {list(offsets)[:5]} cannot be decoded.")
 
 
 def picture_fingerprint(meta, size: tuple[int, int]) -> dict[str, Any]:

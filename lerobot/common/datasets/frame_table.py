@@ -36,14 +36,10 @@ class FrameTable:
     """
 
     def __init__(self, files: list[EpisodeFile], features: dict[str, dict]):
-        wanted = {
-            key: feature for key, feature in features.items() if feature["dtype"] not in ("image", "video")
-        }
+        wanted = {key: feature for key, feature in features.items() if feature["dtype"] not in ("image", "video")}
         parts: dict[str, list] = {key: [] for key in wanted}
         for file in files:
-            table = _read_columns(
-                file, [k for k, f in features.items() if f["dtype"] != "video"], list(wanted)
-            )
+            table = _read_columns(file, [k for k, f in features.items() if f["dtype"] != "video"], list(wanted))
             for key, feature in wanted.items():
                 parts[key].append(_convert(table.column(key), key, feature, file))
         self.columns: dict[str, torch.Tensor | list[str] | ImageColumn] = {}
@@ -77,13 +73,10 @@ def _read_columns(file: EpisodeFile, needed: list[str], columns: list[str]) -> p
         with pq.ParquetFile(file.path) as source:
             missing = [key for key in needed if key not in source.schema_arrow.names]
             if missing:
-                raise DatasetError(
-                    f"{where}: columns {missing} are missing; found {source.schema_arrow.names}."
-                )
+                raise DatasetError(f"{where}: columns {missing} are missing; found {source.schema_arrow.names}.")
             if source.metadata.num_rows != file.length:
                 raise DatasetError(
-                    f"{where}: {source.metadata.num_rows} rows, but meta/episodes.jsonl says length "
-                    f"{file.length}."
+                    f"{where}: {source.metadata.num_rows} rows, but meta/episodes.jsonl says length {file.length}."
                 )
             return source.read(columns=columns, use_threads=False)  # small files
     except (pa.ArrowException, OSError) as e:

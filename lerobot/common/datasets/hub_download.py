@@ -38,8 +38,7 @@ def get_safe_version(repo_id: str, version: str | Version) -> str:
     wanted, offered = Version(str(version)), get_repo_versions(repo_id)
     if not offered:
         raise FileNotFoundError(
-            f"Hub dataset '{repo_id}' has no version tag such as '{version}'; tag it, or give "
-            f"--dataset.revision."
+            f"Hub dataset '{repo_id}' has no version tag such as '{version}'; tag it, or give --dataset.revision."
         )
     if wanted in offered:
         return f"v{wanted}"
@@ -59,10 +58,7 @@ def download_files(
     FileNotFoundError saying what was missing, where it was looked for and which flag to set, when that is
     impossible.
     """
-    hint = (
-        f"Dataset not found: '{missing}' does not exist. "
-        "Set --dataset.root to the folder that holds meta/info.json"
-    )
+    hint = f"Dataset not found: '{missing}' does not exist. Set --dataset.root to the folder that holds meta/info.json"
     if repo_id is not None and (Path(repo_id) / "meta" / "info.json").is_file():
         raise FileNotFoundError(f"{hint}: there is one in '{repo_id}', so set --dataset.root={repo_id}.")
     if repo_id is None or not _HUB_ID.match(repo_id):
@@ -84,6 +80,4 @@ def download_files(
     except (BackwardCompatibilityError, ForwardCompatibilityError):
         raise
     except Exception as e:  # the hub client raises many unrelated types: requests, httpx, its own
-        raise FileNotFoundError(
-            f"{hint}; downloading '{repo_id}' failed: {type(e).__name__}: {str(e)[:200]}"
-        ) from e
+        raise FileNotFoundError(f"{hint}; downloading '{repo_id}' failed: {type(e).__name__}: {str(e)[:200]}") from e

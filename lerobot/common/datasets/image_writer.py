@@ -65,9 +65,7 @@ class AsyncImageWriter:
         total = max(1, num_processes) * num_threads
         if total <= 0:
             raise ValueError(f"An image writer needs at least one thread; found {num_threads}.")
-        self.queue: Queue = Queue(
-            maxsize=16 * total
-        )  # bounds memory: adding waits when the threads fall behind
+        self.queue: Queue = Queue(maxsize=16 * total)  # bounds memory: adding waits when the threads fall behind
         self._errors: list[BaseException] = []
         self._threads = [Thread(target=self._work, daemon=True) for _ in range(total)]
         for thread in self._threads:

@@ -74,9 +74,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
     def _set_deltas(self, delta_indices: dict[str, list[int]]) -> None:
         if unknown := sorted(set(delta_indices) - set(self.features)):
-            raise KeyError(
-                f"delta_timestamps has {unknown}, which are not features; there are {list(self.features)}."
-            )
+            raise KeyError(f"delta_timestamps has {unknown}, which are not features; there are {list(self.features)}.")
         self.delta_indices = delta_indices
         self._deltas = {key: torch.tensor(deltas, dtype=torch.int64) for key, deltas in delta_indices.items()}
 
@@ -91,18 +89,12 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def _download_missing(self, videos: bool, force: bool) -> None:
         needed = [self.meta.data_file(index) for index in self.episode_indices]
         if videos:
-            needed += [
-                self.meta.video_file(i, key) for i in self.episode_indices for key in self.meta.video_keys
-            ]
+            needed += [self.meta.video_file(i, key) for i in self.episode_indices for key in self.meta.video_keys]
         missing = next((path for path in needed if not path.is_file()), None)
         if missing is not None or force:
-            patterns = (
-                None if self.episodes is None else [str(path.relative_to(self.root)) for path in needed]
-            )
+            patterns = None if self.episodes is None else [str(path.relative_to(self.root)) for path in needed]
             ignore = None if videos else "videos/"
-            download_files(
-                self.repo_id, self.root, self.meta.revision, missing or self.root, patterns, ignore
-            )
+            download_files(self.repo_id, self.root, self.meta.revision, missing or self.root, patterns, ignore)
 
     def _load_frames(self) -> None:
         indices = self.episode_indices
@@ -199,9 +191,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         elif key in self.meta.video_keys:
             frames = torch.stack([self._decode(key, window) for window in rows])
         else:
-            frames = torch.stack(
-                [torch.stack([self.table[key][row] for row in window]) for window in rows.tolist()]
-            )
+            frames = torch.stack([torch.stack([self.table[key][row] for row in window]) for window in rows.tolist()])
         return frames if self.return_uint8 else frames.to(torch.float32).div_(255)
 
     def _decode(self, key: str, rows: torch.Tensor) -> torch.Tensor:
@@ -228,9 +218,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
             missing = [key for key in self.meta.camera_keys if key not in store]
             unfilled = [index for index in self.episode_indices if not store.is_done(index)]
             if missing or unfilled:
-                raise ValueError(
-                    f"The frame store '{store.root}' lacks cameras {missing}, episodes {unfilled[:10]}."
-                )
+                raise ValueError(f"The frame store '{store.root}' lacks cameras {missing}, episodes {unfilled[:10]}.")
         self.frame_store = store
 
     def rows_of_episode(self, episode: int) -> torch.Tensor:
@@ -246,9 +234,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """Data and video files of the loaded episodes, relative to the root."""
         paths = [self.meta.get_data_file_path(index) for index in self.episode_indices]
         return paths + [
-            self.meta.get_video_file_path(i, key)
-            for i in self.episode_indices
-            for key in self.meta.video_keys
+            self.meta.get_video_file_path(i, key) for i in self.episode_indices for key in self.meta.video_keys
         ]
 
     @property
@@ -334,14 +320,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
         image. FileExistsError if the folder exists; ValueError for malformed features or an unknown codec.
         """
         if codebase_version != CODEBASE_VERSION:
-            raise ValueError(
-                f"codebase_version '{codebase_version}' cannot be written; expected '{CODEBASE_VERSION}'."
-            )
+            raise ValueError(f"codebase_version '{codebase_version}' cannot be written; expected '{CODEBASE_VERSION}'.")
         options = EncoderOptions(vcodec, pix_fmt, g, crf)
         dataset = cls.__new__(cls)
-        dataset.meta = LeRobotDatasetMetadata.create(
-            repo_id, fps, root, robot, robot_type, features, use_videos
-        )
+        dataset.meta = LeRobotDatasetMetadata.create(repo_id, fps, root, robot, robot_type, features, use_videos)
         dataset.episodes = dataset.image_transforms = None
         dataset.delta_timestamps = dataset.delta_indices = None
         dataset.tolerance_s, dataset.return_uint8 = tolerance_s, False
@@ -367,9 +349,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
                     f"'{self.root}' is {self.meta.info['codebase_version']}; episodes can be added to "
                     f"{CODEBASE_VERSION} only. Convert it first."
                 )
-            self._recorder = EpisodeRecorder(
-                self.meta, self._encoder_options, self.tolerance_s, self.image_writer
-            )
+            self._recorder = EpisodeRecorder(self.meta, self._encoder_options, self.tolerance_s, self.image_writer)
         return self._recorder
 
     @property
@@ -377,9 +357,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """Numbers and texts of the running episode: {"size", "task", "episode_index", key: list}."""
         return self.recorder.buffer
 
-    def add_frame(
-        self, frame: dict[str, Any], task: str | None = None, timestamp: float | None = None
-    ) -> None:
+    def add_frame(self, frame: dict[str, Any], task: str | None = None, timestamp: float | None = None) -> None:
         """Add a frame to the running episode, `task` in it or given; ValueError if it does not fit."""
         self.recorder.add_frame(frame, task, timestamp)
 
@@ -395,11 +373,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
     def _add_frames(self, data: dict[str, Any]) -> None:
         tasks = data["task"]
-        keys = [
-            key
-            for key in self.features
-            if key in data and key not in ("frame_index", "episode_index", "index")
-        ]
+        keys = [key for key in self.features if key in data and key not in ("frame_index", "episode_index", "index")]
         keys = [key for key in keys if key != "task_index"]
         size = len(data[keys[0]])
         for i in range(size):

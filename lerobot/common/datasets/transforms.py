@@ -49,9 +49,7 @@ def adjust_hue(image: torch.Tensor, shift: float) -> torch.Tensor:
     spread = value - low
     safe = torch.where(spread > 0, spread, torch.ones_like(spread))
     r, g, b = image.unbind(dim=-3)
-    sector = torch.where(
-        r == value, (g - b) / safe, torch.where(g == value, 2 + (b - r) / safe, 4 + (r - g) / safe)
-    )
+    sector = torch.where(r == value, (g - b) / safe, torch.where(g == value, 2 + (b - r) / safe, 4 + (r - g) / safe))
     hue = sector + 6.0 * shift
     # Channel n of HSV -> RGB: value - spread * clamp(min(k, 4 - k), 0, 1) with k = (n + hue) mod 6.
     k = (torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1).to(image) + hue.unsqueeze(-3)) % 6
@@ -217,9 +215,7 @@ def _default_transforms() -> dict[str, ImageTransformConfig]:
         "saturation": color(saturation=(0.5, 1.5)),
         "hue": color(hue=(-0.05, 0.05)),
         "sharpness": ImageTransformConfig(type="SharpnessJitter", kwargs={"sharpness": (0.5, 1.5)}),
-        "affine": ImageTransformConfig(
-            type="RandomAffine", kwargs={"degrees": (-5.0, 5.0), "translate": (0.05, 0.05)}
-        ),
+        "affine": ImageTransformConfig(type="RandomAffine", kwargs={"degrees": (-5.0, 5.0), "translate": (0.05, 0.05)}),
     }
 
 

@@ -34,9 +34,7 @@ EPISODES_STATS_PATH = "meta/episodes_stats.jsonl"
 DEFAULT_PARQUET_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 DEFAULT_VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 DEFAULT_IMAGE_PATH = "images/{image_key}/episode_{episode_index:06d}/frame_{frame_index:06d}.png"
-UNFINISHED_DIR = (
-    ".unfinished"  # files of the episode being recorded; nothing outside of it belongs to no episode
-)
+UNFINISHED_DIR = ".unfinished"  # files of the episode being recorded; nothing outside of it belongs to no episode
 
 DEFAULT_FEATURES = {
     "timestamp": {"dtype": "float32", "shape": (1,), "names": None},
@@ -68,9 +66,7 @@ def resolve_inside(root: Path, relative: str | Path) -> Path:
         target = path.resolve()
         if target.is_relative_to(root.resolve()):
             return path
-        if root.parent.name == "snapshots" and target.is_relative_to(
-            (root.parent.parent / "blobs").resolve()
-        ):
+        if root.parent.name == "snapshots" and target.is_relative_to((root.parent.parent / "blobs").resolve()):
             return path
     raise DatasetError(
         f"Path '{relative}' leaves the dataset folder '{root}'. Correct data_path/video_path in "
@@ -157,17 +153,12 @@ def load_episodes(root: Path) -> dict[int, dict]:
 
 def cast_stats_to_numpy(stats: dict) -> dict[str, dict[str, np.ndarray]]:
     """{feature: {statistic: nested lists}} -> the same with arrays of at least one dimension."""
-    return {
-        key: {name: np.atleast_1d(np.array(v)) for name, v in value.items()} for key, value in stats.items()
-    }
+    return {key: {name: np.atleast_1d(np.array(v)) for name, v in value.items()} for key, value in stats.items()}
 
 
 def serialize_stats(stats: dict) -> dict:
     """The inverse of `cast_stats_to_numpy`, accepting tensors as well."""
-    return {
-        key: {name: np.asarray(value).tolist() for name, value in values.items()}
-        for key, values in stats.items()
-    }
+    return {key: {name: np.asarray(value).tolist() for name, value in values.items()} for key, values in stats.items()}
 
 
 def load_stats(root: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -218,9 +209,7 @@ def create_empty_dataset_info(codebase_version: str, fps: int, *args, **kwargs) 
     }
 
 
-def check_version_compatibility(
-    repo_id: str | None, found: str | Version, current: str = CODEBASE_VERSION
-) -> None:
+def check_version_compatibility(repo_id: str | None, found: str | Version, current: str = CODEBASE_VERSION) -> None:
     """Raise unless the dataset has the major version that is read here and no later minor."""
     found, current = Version(str(found)), Version(str(current))
     if found.major < current.major:
@@ -237,9 +226,7 @@ def normalize_features(features: dict[str, dict]) -> dict[str, dict]:
     result = {}
     for key, feature in features.items():
         if "/" in key:
-            raise ValueError(
-                f"Feature name '{key}' contains '/'; statistics are stored under '<feature>/<statistic>'."
-            )
+            raise ValueError(f"Feature name '{key}' contains '/'; statistics are stored under '<feature>/<statistic>'.")
         if "dtype" not in feature or "shape" not in feature:
             raise ValueError(f"Feature '{key}' needs 'dtype' and 'shape'; found {sorted(feature)}.")
         if key not in DEFAULT_FEATURES:
@@ -250,9 +237,7 @@ def normalize_features(features: dict[str, dict]) -> dict[str, dict]:
             }
             result[key] = known | {name: value for name, value in feature.items() if name not in known}
         if len(feature["shape"]) > 5:
-            raise ValueError(
-                f"Feature '{key}' has {len(feature['shape'])} dimensions; parquet columns have at most 5."
-            )
+            raise ValueError(f"Feature '{key}' has {len(feature['shape'])} dimensions; parquet columns have at most 5.")
     return {**result, **{key: dict(feature) for key, feature in DEFAULT_FEATURES.items()}}
 
 
@@ -286,9 +271,7 @@ def dataset_to_policy_features(features: dict[str, dict]) -> dict[str, PolicyFea
         shape = tuple(feature["shape"])
         if feature["dtype"] in PICTURE_DTYPES:
             if len(shape) != 3:
-                raise ValueError(
-                    f"Feature '{key}' is a picture and needs three dimensions; found shape {shape}."
-                )
+                raise ValueError(f"Feature '{key}' is a picture and needs three dimensions; found shape {shape}.")
             result[key] = PolicyFeature(FeatureType.VISUAL, picture_size(feature))
         elif key == "observation.environment_state":
             result[key] = PolicyFeature(FeatureType.ENV, shape)
@@ -325,9 +308,7 @@ def feature_problems(name: str, feature: Mapping, value: Any) -> list[str]:
     if dtype in PICTURE_DTYPES:
         if not isinstance(value, np.ndarray):
             pil_like = hasattr(value, "convert")
-            return (
-                [] if pil_like else [f"'{name}' is {type(value).__name__}, expected a picture (array or PIL)"]
-            )
+            return [] if pil_like else [f"'{name}' is {type(value).__name__}, expected a picture (array or PIL)"]
         c, h, w = picture_size(feature)
         if value.shape not in ((h, w, c), (c, h, w)):
             return [f"'{name}' has shape {value.shape}, expected {(h, w, c)} or {(c, h, w)}"]
@@ -335,9 +316,7 @@ def feature_problems(name: str, feature: Mapping, value: Any) -> list[str]:
     if dtype == "string":
         return [] if isinstance(value, str) else [f"'{name}' is {type(value).__name__}, expected str"]
     if not isinstance(value, np.ndarray):
-        return [
-            f"'{name}' is {type(value).__name__}, expected a numpy array of dtype {dtype} and shape {shape}"
-        ]
+        return [f"'{name}' is {type(value).__name__}, expected a numpy array of dtype {dtype} and shape {shape}"]
     problems = []
     if value.dtype != np.dtype(dtype):
         problems.append(f"'{name}' has dtype {value.dtype}, expected {dtype}")
@@ -349,9 +328,7 @@ def feature_problems(name: str, feature: Mapping, value: Any) -> list[str]:
 # --- time ---------------------------------------------------------------------------------------------------
 
 
-def get_episode_data_index(
-    episodes: Mapping[int, dict], chosen: list[int] | None = None
-) -> dict[str, torch.Tensor]:
+def get_episode_data_index(episodes: Mapping[int, dict], chosen: list[int] | None = None) -> dict[str, torch.Tensor]:
     """First row (`from`) and one past the last (`to`) of each loaded episode, in the order of `chosen`."""
     order = sorted(episodes) if chosen is None else chosen
     lengths = torch.tensor([episodes[index]["length"] for index in order], dtype=torch.int64)
@@ -374,9 +351,7 @@ def check_timestamps_sync(
     """
     timestamps, episode_indices = np.asarray(timestamps), np.asarray(episode_indices)
     if timestamps.shape != episode_indices.shape:
-        raise ValueError(
-            f"timestamps {timestamps.shape} and episode indices {episode_indices.shape} differ in shape."
-        )
+        raise ValueError(f"timestamps {timestamps.shape} and episode indices {episode_indices.shape} differ in shape.")
     steps = np.diff(timestamps.astype(np.float64))
     slack = tolerance_s + np.spacing(np.abs(timestamps[1:]).astype(np.float32)).astype(np.float64)
     wrong = np.abs(steps - 1 / fps) > slack
@@ -414,9 +389,7 @@ def check_delta_timestamps(
         if (bad := [delta for delta in deltas if abs(delta * fps - round(delta * fps)) / fps > tolerance_s])
     }
     if wrong and raise_value_error:
-        raise ValueError(
-            f"delta_timestamps must be multiples of 1/fps = {1 / fps:.6f} s; these are not: {wrong}."
-        )
+        raise ValueError(f"delta_timestamps must be multiples of 1/fps = {1 / fps:.6f} s; these are not: {wrong}.")
     return not wrong
 
 

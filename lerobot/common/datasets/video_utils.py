@@ -46,9 +46,7 @@ def check_video_backend(name: str | None) -> str:
         return "pyav"
     if name not in VIDEO_BACKENDS:
         raise ValueError(f"Unknown --dataset.video_backend '{name}'; expected one of {VIDEO_BACKENDS}.")
-    logging.warning(
-        "--dataset.video_backend=%s: decoding with pyav instead, which gives the same frames.", name
-    )
+    logging.warning("--dataset.video_backend=%s: decoding with pyav instead, which gives the same frames.", name)
     return "pyav"
 
 
@@ -71,9 +69,7 @@ class VideoReader:
         try:
             self._container = av.open(str(path))
             self._stream = self._container.streams.video[0]
-            packets = [
-                p for p in self._container.demux(self._stream) if p.pts is not None and not p.is_discard
-            ]
+            packets = [p for p in self._container.demux(self._stream) if p.pts is not None and not p.is_discard]
         except (av.FFmpegError, IndexError) as e:
             raise VideoDecodeError(f"Video '{path}' cannot be opened: {e}.") from e
         if not any(p.is_keyframe for p in packets):

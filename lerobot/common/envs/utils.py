@@ -102,9 +102,7 @@ def check_env_attributes_and_types(env: gym.vector.VectorEnv) -> None:
     """Warns when a synchronous vector environment mixes classes or has no sentence to tell a policy."""
     if not hasattr(env, "envs"):
         return
-    if not all(
-        hasattr(one.unwrapped, "task_description") or hasattr(one.unwrapped, "task") for one in env.envs
-    ):
+    if not all(hasattr(one.unwrapped, "task_description") or hasattr(one.unwrapped, "task") for one in env.envs):
         warnings.warn(
             "The environment has neither task_description nor task: policies get an empty sentence.",
             stacklevel=2,
@@ -119,7 +117,5 @@ def _channel_first(key: str, picture: np.ndarray) -> Tensor:
         picture = picture.unsqueeze(0)
     *_, height, width, channels = picture.shape
     if picture.dtype != torch.uint8 or not channels < min(height, width):
-        raise ValueError(
-            f"{key}: expected uint8 pictures, channels last, got {picture.dtype} {tuple(picture.shape)}"
-        )
+        raise ValueError(f"{key}: expected uint8 pictures, channels last, got {picture.dtype} {tuple(picture.shape)}")
     return picture.permute(0, 3, 1, 2).float().div_(255).contiguous()

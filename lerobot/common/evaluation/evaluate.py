@@ -94,9 +94,7 @@ def _few_threads(policy, on_cpu: bool):
 # --- processes ---------------------------------------------------------------------------------------------
 
 
-def _evaluate_in_workers(
-    env_cfg, eval_cfg, n_workers, parts, videos_dir, n_videos, start_seed
-) -> dict[str, Any]:
+def _evaluate_in_workers(env_cfg, eval_cfg, n_workers, parts, videos_dir, n_videos, start_seed) -> dict[str, Any]:
     folder = None if videos_dir is None else str(Path(videos_dir).resolve())
     jobs = [
         {
@@ -191,9 +189,7 @@ def _rename_map(preprocessor) -> dict[str, str]:
 
 
 def _listing(shapes: dict[str, tuple[int, ...]]) -> str:
-    return ", ".join(
-        f"{key.removeprefix(OBS_IMAGES + '.')} {'x'.join(map(str, s))}" for key, s in shapes.items()
-    )
+    return ", ".join(f"{key.removeprefix(OBS_IMAGES + '.')} {'x'.join(map(str, s))}" for key, s in shapes.items())
 
 
 # --- report ------------------------------------------------------------------------------------------------

@@ -13,9 +13,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     Raises ValueError unless 0 <= successes <= trials and trials > 0.
     """
     if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(
-            f"{successes} successes of {trials} trials: expected 0 <= successes <= trials, trials > 0."
-        )
+        raise ValueError(f"{successes} successes of {trials} trials: expected 0 <= successes <= trials, trials > 0.")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     rate = successes / trials
     shrink = 1 + z * z / trials

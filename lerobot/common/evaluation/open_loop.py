@@ -186,9 +186,7 @@ def _frame_rows(dataset, episodes: Sequence[int] | None, every: int) -> list[int
         for row in range(first, end, every)
     ]
     if not rows:
-        raise ValueError(
-            f"None of the episodes {episodes} is loaded; the dataset has {dataset.episode_indices}."
-        )
+        raise ValueError(f"None of the episodes {episodes} is loaded; the dataset has {dataset.episode_indices}.")
     return rows
 
 
@@ -203,8 +201,4 @@ def joint_names(feature: dict[str, Any]) -> list[str]:
     if isinstance(names, dict):
         names = [name for group in names.values() for name in group]
     width = feature["shape"][0]
-    return (
-        [str(name) for name in names]
-        if names and len(names) == width
-        else [f"joint_{i}" for i in range(width)]
-    )
+    return [str(name) for name in names] if names and len(names) == width else [f"joint_{i}" for i in range(width)]

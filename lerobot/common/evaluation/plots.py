@@ -17,9 +17,7 @@ LABEL_WIDTH = 9
 LOG_SCALE_FROM = 20  # ratio of largest to smallest loss above which a linear axis shows only the start
 
 
-def loss_curve_text(
-    steps: Sequence[float], losses: Sequence[float], width: int = 70, height: int = 12
-) -> str:
+def loss_curve_text(steps: Sequence[float], losses: Sequence[float], width: int = 70, height: int = 12) -> str:
     """The loss over the steps as `height` lines of at most `width` characters, plus a line for the steps.
 
     Values that are not finite are left out. The axis is logarithmic when the loss falls far.

@@ -26,9 +26,7 @@ class FrameHook(Protocol):
     def wants(self, step: int) -> bool:
         """Whether the pictures of this step will be looked at (simulators need not draw the others)."""
 
-    def __call__(
-        self, step: int, observation: dict, info: dict, success: np.ndarray, done: np.ndarray
-    ) -> None:
+    def __call__(self, step: int, observation: dict, info: dict, success: np.ndarray, done: np.ndarray) -> None:
         """Called with the environment's own observation and info; `success` and `done` are bool (B,)."""
 
 
@@ -192,9 +190,7 @@ def eval_policy(
     ValueError for rendering without a folder.
     """
     if max_episodes_rendered > 0 and videos_dir is None:
-        raise ValueError(
-            f"max_episodes_rendered={max_episodes_rendered} needs videos_dir, a folder for the videos."
-        )
+        raise ValueError(f"max_episodes_rendered={max_episodes_rendered} needs videos_dir, a folder for the videos.")
     start = time.perf_counter()
     policy.eval()
     rows, frames = [], []
@@ -268,9 +264,7 @@ def episode_rows(
     return rows
 
 
-def evaluation_result(
-    rows: list[dict], seconds: float, frames: Sequence[dict[str, Tensor]] = ()
-) -> dict[str, Any]:
+def evaluation_result(rows: list[dict], seconds: float, frames: Sequence[dict[str, Tensor]] = ()) -> dict[str, Any]:
     """The dict that an evaluation returns: episodes in their order, their summary, videos, and (if any)
     frames.
     """

@@ -104,8 +104,7 @@ def eval_policy_all(
             per_task.append({"task_group": group, "task_id": task_id, "metrics": metrics})
     seconds = time.perf_counter() - start
     groups = {
-        group: _aggregate([task["metrics"] for task in per_task if task["task_group"] == group])
-        for group in envs
+        group: _aggregate([task["metrics"] for task in per_task if task["task_group"] == group]) for group in envs
     }
     overall = _aggregate([task["metrics"] for task in per_task])
     overall |= {"eval_s": seconds, "eval_ep_s": seconds / max(1, overall["n_episodes"])}

@@ -40,9 +40,7 @@ class VideoFile:
             self._stream.pix_fmt = "yuv420p"
             # The encoder runs beside the simulation, one core is all it may take.
             self._stream.thread_count = 1
-        for packet in self._stream.encode(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        ):
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")):
             self._container.mux(packet)
 
     def close(self, name: str) -> str:
@@ -90,9 +88,7 @@ class EpisodeVideos:
         """Whether a picture of this step becomes a frame."""
         return step % self.stride == 0 and None in self.paths
 
-    def __call__(
-        self, step: int, observation: dict, info: dict, success: np.ndarray, done: np.ndarray
-    ) -> None:
+    def __call__(self, step: int, observation: dict, info: dict, success: np.ndarray, done: np.ndarray) -> None:
         """Take the state after `step` steps; `success` and `done` are bool (B,)."""
         if step == 0:
             self._tasks = add_envs_task(self.env, {})[TASK]

@@ -100,9 +100,7 @@ class CosineDecayWithWarmupSchedulerConfig(LRSchedulerConfig):
         warmup, decay = self.num_warmup_steps, self.num_decay_steps
         if num_training_steps < decay:
             warmup, decay = int(warmup * num_training_steps / decay), num_training_steps
-            logging.info(
-                "Learning-rate schedule scaled to the run: warm-up %d, decay %d steps.", warmup, decay
-            )
+            logging.info("Learning-rate schedule scaled to the run: warm-up %d, decay %d steps.", warmup, decay)
         floor = self.decay_lr / self.peak_lr
 
         def factor(step: int) -> float:

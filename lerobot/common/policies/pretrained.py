@@ -118,9 +118,7 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
                 f"{f'; it has unknown ones: {_some(unexpected)}' if unexpected else ''}."
             )
         if unexpected:
-            message = (
-                f"{path} holds {len(unexpected)} tensors unknown to policy '{self.name}': {_some(unexpected)}"
-            )
+            message = f"{path} holds {len(unexpected)} tensors unknown to policy '{self.name}': {_some(unexpected)}"
             if strict:
                 raise ValueError(message)
             logging.warning("%s; they are ignored.", message)
@@ -141,9 +139,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  not a dict
             dropped = f.metadata() or {}
     except SafetensorError as e:
-        raise ValueError(
-            f"{path} is truncated or not a safetensors file ({e}); copy the checkpoint again."
-        ) from e
+        raise ValueError(f"{path} is truncated or not a safetensors file ({e}); copy the checkpoint again.") from e
     for name, kept in dropped.items():
         if kept in state and name not in state:
             state[name] = state[kept]

@@ -127,9 +127,7 @@ def to_tensor(value: Any, *, dtype: torch.dtype | None = torch.float32, device=N
             return torch.tensor(value, dtype=dtype, device=device)
         except ValueError as e:
             raise TypeError(f"Cannot make a tensor of {value!r}: {e}") from e
-    raise TypeError(
-        f"Cannot make a tensor of a {type(value).__name__}: expected numbers, arrays, lists or dicts."
-    )
+    raise TypeError(f"Cannot make a tensor of a {type(value).__name__}: expected numbers, arrays, lists or dicts.")
 
 
 def from_tensor_to_numpy(value: Any) -> Any:

@@ -41,9 +41,7 @@ class DeviceProcessorStep(KeepsFeatures, ProcessorStep):
         self.tensor_device = get_safe_torch_device(str(self.device))
         self.device = self.tensor_device.type
         if self.float_dtype is not None and self.float_dtype not in FLOAT_DTYPES:
-            raise ValueError(
-                f"float_dtype must be one of {', '.join(FLOAT_DTYPES)}, got {self.float_dtype!r}."
-            )
+            raise ValueError(f"float_dtype must be one of {', '.join(FLOAT_DTYPES)}, got {self.float_dtype!r}.")
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
         action = transition.get(TransitionKey.ACTION)

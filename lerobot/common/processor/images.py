@@ -20,10 +20,7 @@ def images_to_float(batch: dict[str, Any]) -> dict[str, Any]:
     The one place where bytes become floats: call it on a training batch, after moving it to the device if it
     is a GPU (a quarter of the bytes to move).
     """
-    return {
-        key: value.to(torch.float32).div_(255) if _is_bytes(key, value) else value
-        for key, value in batch.items()
-    }
+    return {key: value.to(torch.float32).div_(255) if _is_bytes(key, value) else value for key, value in batch.items()}
 
 
 def _is_bytes(key: str, value: Any) -> bool:

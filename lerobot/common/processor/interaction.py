@@ -123,9 +123,7 @@ class InterventionActionProcessorStep(KeepsFeatures, ProcessorStep):
     def __call__(self, transition: EnvTransition) -> EnvTransition:
         action = transition.get(TransitionKey.ACTION)
         if not isinstance(action, torch.Tensor):
-            raise ValueError(
-                f"InterventionActionProcessorStep needs a tensor as action, got {type(action).__name__}."
-            )
+            raise ValueError(f"InterventionActionProcessorStep needs a tensor as action, got {type(action).__name__}.")
         self._current_transition = dict(transition)
         info = dict(transition.get(TransitionKey.INFO) or {})
         data = dict(transition.get(TransitionKey.COMPLEMENTARY_DATA) or {})

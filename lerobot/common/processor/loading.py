@@ -130,9 +130,7 @@ def build_steps(
         steps.append(step)
     if unused:
         available = [_resolve(entry)[1] for entry in config["steps"]]
-        raise KeyError(
-            f"Overrides for {sorted(unused)} match no step of this pipeline; its steps: {available}."
-        )
+        raise KeyError(f"Overrides for {sorted(unused)} match no step of this pipeline; its steps: {available}.")
     return steps
 
 
@@ -171,6 +169,4 @@ def _load_state(step: ProcessorStep, filename: str | None, states) -> None:
     try:
         step.load_state_dict(load_file(path))
     except SafetensorError as e:
-        raise ValueError(
-            f"{path} is truncated or not a safetensors file ({e}); copy the checkpoint again."
-        ) from e
+        raise ValueError(f"{path} is truncated or not a safetensors file ({e}); copy the checkpoint again.") from e

@@ -42,15 +42,11 @@ def push(folder: Path, repo_id: str, branch: str | None) -> None:
     api = HfApi()
     api.create_repo(repo_id, exist_ok=True)
     message = "Move statistics from the weights to processor files"
-    api.upload_folder(
-        repo_id=repo_id, folder_path=folder, commit_message=message, create_pr=branch is not None
-    )
+    api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, create_pr=branch is not None)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pretrained-path", required=True, help="folder or hub id of the checkpoint")
     parser.add_argument("--output-dir", help="where to write; default <name>_migrated")
     parser.add_argument("--push-to-hub", action="store_true", help="upload the result")

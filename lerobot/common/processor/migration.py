@@ -66,9 +66,7 @@ def _choose(by_dataset: dict[str, _Found], wanted: str | None) -> str | None:
     """The dataset whose statistics count, or None if that is undecided."""
     if wanted is not None:
         if wanted not in by_dataset:
-            raise ValueError(
-                f"The weights hold no statistics of '{wanted}', only of {', '.join(sorted(by_dataset))}."
-            )
+            raise ValueError(f"The weights hold no statistics of '{wanted}', only of {', '.join(sorted(by_dataset))}.")
         return wanted
     if "" in by_dataset or len(by_dataset) == 1:
         return "" if "" in by_dataset else next(iter(by_dataset))
@@ -91,9 +89,7 @@ def _by_feature(found: _Found, config: PreTrainedConfig) -> dict[str, dict[str, 
             for module in modules:  # the preferred one last
                 values.update(found.get(module, {}).get(buffer, {}))
             if any(torch.isinf(v).any() for v in values.values()):
-                logging.warning(
-                    "The statistics of '%s' in the weights were never set; they are not used.", name
-                )
+                logging.warning("The statistics of '%s' in the weights were never set; they are not used.", name)
             elif values:
                 stats[name] = values
     if unknown:

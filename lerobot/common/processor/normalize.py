@@ -85,9 +85,7 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
     def get_config(self) -> dict[str, Any]:
         config = {
             "eps": self.eps,
-            "features": {
-                name: {"type": f.type.value, "shape": list(f.shape)} for name, f in self.features.items()
-            },
+            "features": {name: {"type": f.type.value, "shape": list(f.shape)} for name, f in self.features.items()},
             "norm_map": {kind.value: mode.value for kind, mode in self.norm_map.items()},
         }
         if self.normalize_observation_keys is not None:
@@ -96,9 +94,7 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every statistic of every feature, used or not, as `feature.statistic`."""
-        return {
-            f"{name}.{stat}": v.cpu() for name, stats in self._tensors.items() for stat, v in stats.items()
-        }
+        return {f"{name}.{stat}": v.cpu() for name, stats in self._tensors.items() for stat, v in stats.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take statistics from a state file, unless they were given at construction."""
@@ -120,8 +116,7 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
             if name not in stats and dotted in stats:
                 stats[name] = stats[dotted]
                 logging.warning(
-                    "Statistics of feature '%s' stand under the wrong name '%s' in the checkpoint; they are "
-                    "used.",
+                    "Statistics of feature '%s' stand under the wrong name '%s' in the checkpoint; they are used.",
                     name,
                     dotted,
                 )
@@ -132,9 +127,7 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
             transition[TransitionKey.OBSERVATION] = self._change_observation(observation, inverse)
         if (action := transition.get(TransitionKey.ACTION)) is not None:
             if not isinstance(action, Tensor):
-                raise ValueError(
-                    f"{type(self).__name__} needs a tensor as action, got {type(action).__name__}."
-                )
+                raise ValueError(f"{type(self).__name__} needs a tensor as action, got {type(action).__name__}.")
             transition[TransitionKey.ACTION] = self._map(action, ACTION, FeatureType.ACTION, inverse)
         return transition
 
@@ -145,9 +138,7 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
             if feature.type is FeatureType.ACTION or name not in observation:
                 continue
             if chosen is None or name in chosen:
-                changed[name] = self._map(
-                    to_tensor(observation[name], dtype=None), name, feature.type, inverse
-                )
+                changed[name] = self._map(to_tensor(observation[name], dtype=None), name, feature.type, inverse)
         return changed
 
     def _map(self, x: Tensor, name: str, kind: FeatureType, inverse: bool) -> Tensor:

@@ -61,8 +61,7 @@ def picture(array: Any, name: str) -> torch.Tensor:
         image = image.unsqueeze(0)
     if image.ndim != 4 or image.dtype is not torch.uint8:
         raise ValueError(
-            f"'{name}' must be uint8 of shape (H, W, C) or (B, H, W, C), got {image.dtype} "
-            f"{tuple(image.shape)}."
+            f"'{name}' must be uint8 of shape (H, W, C) or (B, H, W, C), got {image.dtype} {tuple(image.shape)}."
         )
     _, height, width, channels = image.shape
     if channels >= height or channels >= width:

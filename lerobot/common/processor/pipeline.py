@@ -191,9 +191,7 @@ class DataProcessorPipeline(HubMixin, Generic[TInput, TOutput]):
         named = {self._state_name(i, step): step for i, step in enumerate(self.steps)}
         missing, unknown = self.state_dict().keys() - states.keys(), states.keys() - named.keys()
         if missing or unknown:
-            raise KeyError(
-                f"States of pipeline '{self.name}': missing {sorted(missing)}, unknown {sorted(unknown)}."
-            )
+            raise KeyError(f"States of pipeline '{self.name}': missing {sorted(missing)}, unknown {sorted(unknown)}.")
         for name, state in states.items():
             named[name].load_state_dict(state)
 
@@ -220,9 +218,7 @@ class DataProcessorPipeline(HubMixin, Generic[TInput, TOutput]):
             with atomic_path(folder / f"{name}.safetensors") as partial:
                 save_file({k: v.detach().cpu().clone() for k, v in state.items()}, partial)
         # Last, so that a folder with the JSON has every file that it names.
-        write_text(
-            json.dumps(self.get_config(), indent=2), folder / (config_filename or f"{self.file_prefix}.json")
-        )
+        write_text(json.dumps(self.get_config(), indent=2), folder / (config_filename or f"{self.file_prefix}.json"))
 
     @classmethod
     def from_pretrained(

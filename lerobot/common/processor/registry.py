@@ -30,9 +30,7 @@ class ProcessorStepRegistry:
     def get(cls, name: str) -> type:
         """The class of a name. Raises KeyError listing the known names."""
         if name not in cls._classes:
-            raise KeyError(
-                f"No processor step is registered as '{name}'; known: {', '.join(sorted(cls._classes))}."
-            )
+            raise KeyError(f"No processor step is registered as '{name}'; known: {', '.join(sorted(cls._classes))}.")
         return cls._classes[name]
 
     @classmethod

@@ -124,9 +124,7 @@ class RobotActionToPolicyActionProcessorStep(_MotorStep):
 
     def action(self, action: RobotAction) -> PolicyAction:
         if len(action) != len(self.motor_names):
-            raise ValueError(
-                f"Expected the {len(self.motor_names)} motors {self.motor_names}, got {sorted(action)}."
-            )
+            raise ValueError(f"Expected the {len(self.motor_names)} motors {self.motor_names}, got {sorted(action)}.")
         return torch.tensor([action[f"{motor}.pos"] for motor in self.motor_names])
 
     def transform_features(self, features: Features) -> Features:
@@ -141,9 +139,7 @@ class PolicyActionToRobotActionProcessorStep(_MotorStep, PolicyActionProcessorSt
 
     def action(self, action: PolicyAction) -> RobotAction:
         if len(action) != len(self.motor_names):
-            raise ValueError(
-                f"Expected {len(self.motor_names)} values for {self.motor_names}, got {len(action)}."
-            )
+            raise ValueError(f"Expected {len(self.motor_names)} values for {self.motor_names}, got {len(action)}.")
         return {f"{motor}.pos": value for motor, value in zip(self.motor_names, action, strict=True)}
 
     def transform_features(self, features: Features) -> Features:

@@ -36,9 +36,7 @@ class ProcessorStep(ABC):
         """Return the features that come out when `features` go in."""
 
     @classmethod
-    def from_saved(
-        cls, config: dict[str, Any], overrides: dict[str, Any], folder: Path | None
-    ) -> ProcessorStep:
+    def from_saved(cls, config: dict[str, Any], overrides: dict[str, Any], folder: Path | None) -> ProcessorStep:
         """Build the step from its saved configuration; `folder` is where the files of its pipeline lie."""
         return cls(**{**config, **overrides})
 
@@ -80,9 +78,7 @@ class _PartStep(ProcessorStep):
         part = transition.get(self._part)
         if part is None or not isinstance(part, self._kind):
             wanted = "a value" if self._kind is object else f"a {self._kind.__name__}"
-            raise ValueError(
-                f"{type(self).__name__} needs {wanted} as {self._part.value}, got {type(part).__name__}."
-            )
+            raise ValueError(f"{type(self).__name__} needs {wanted} as {self._part.value}, got {type(part).__name__}.")
         self._current_transition = dict(transition)
         changed = self._change(dict(part) if isinstance(part, dict) else part)
         return {**transition, self._part: changed}

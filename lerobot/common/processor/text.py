@@ -61,9 +61,7 @@ class Pi05PrepareStateTokenizerProcessorStep(KeepsFeatures, ProcessorStep):
     def __call__(self, transition: EnvTransition) -> EnvTransition:
         state = (transition.get(TransitionKey.OBSERVATION) or {}).get(OBS_STATE)
         if state is None:
-            raise ValueError(
-                f"pi0.5 writes the state into its prompt, but the observation has no '{OBS_STATE}'."
-            )
+            raise ValueError(f"pi0.5 writes the state into its prompt, but the observation has no '{OBS_STATE}'.")
         data = transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}
         tasks = data.get(self.task_key)
         if tasks is None:

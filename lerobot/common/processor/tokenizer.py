@@ -83,9 +83,7 @@ class TokenizerProcessorStep(ObservationProcessorStep):
                 "TokenizerProcessorStep has neither a tokenizer nor a tokenizer_name: give one; at loading "
                 "by overrides={'tokenizer_processor': {'tokenizer_name': FOLDER_OR_HUB_ID}}."
             )
-        self.input_tokenizer = (
-            self.tokenizer if self.tokenizer is not None else load_tokenizer(self.tokenizer_name)
-        )
+        self.input_tokenizer = self.tokenizer if self.tokenizer is not None else load_tokenizer(self.tokenizer_name)
 
     @classmethod
     def from_saved(cls, config: dict[str, Any], overrides: dict[str, Any], folder: Path | None):
@@ -136,9 +134,7 @@ class TokenizerProcessorStep(ObservationProcessorStep):
         )
         device = self._device_of(observation)
         observation[OBS_LANGUAGE_TOKENS] = encoded["input_ids"].to(device=device)
-        observation[OBS_LANGUAGE_ATTENTION_MASK] = encoded["attention_mask"].to(
-            device=device, dtype=torch.bool
-        )
+        observation[OBS_LANGUAGE_ATTENTION_MASK] = encoded["attention_mask"].to(device=device, dtype=torch.bool)
         return observation
 
     def _device_of(self, observation: dict[str, Any]) -> torch.device | None:

@@ -34,15 +34,11 @@ def find_file(name_or_path: str | Path, filename: str, *, required: bool = True,
         path = folder / filename
         if path.is_file():
             return path
-        return _missing(
-            required, f"'{filename}' is not in the folder '{folder}'. Files there: {_names(folder)}."
-        )
+        return _missing(required, f"'{filename}' is not in the folder '{folder}'. Files there: {_names(folder)}.")
     if folder.is_file() and folder.name == filename:
         return folder
     if not _REPO_ID.match(str(name_or_path)):
-        return _missing(
-            required, f"'{name_or_path}' is neither a folder nor a hub id (expected 'owner/name')."
-        )
+        return _missing(required, f"'{name_or_path}' is neither a folder nor a hub id (expected 'owner/name').")
     options = {k: v for k, v in hub.items() if k in HUB_OPTIONS and v is not None}
     options.setdefault("local_files_only", not hub_is_reachable())
     try:
@@ -90,9 +86,7 @@ def _names(folder: Path) -> str:
 class HubMixin:
     """Saving to a folder and uploading it; a subclass writes its files in `_save_pretrained`."""
 
-    def save_pretrained(
-        self, save_directory, *, repo_id=None, push_to_hub=False, card_kwargs=None, **push_kwargs
-    ):
+    def save_pretrained(self, save_directory, *, repo_id=None, push_to_hub=False, card_kwargs=None, **push_kwargs):
         """Write this object to a folder (made if absent); with `push_to_hub` also upload it to `repo_id`."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)

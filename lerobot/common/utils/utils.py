@@ -82,9 +82,7 @@ def get_channel_first_image_shape(image_shape: tuple[int, int, int]) -> tuple[in
         return (c, a, b)
     if a < b and a < c:
         return (a, b, c)
-    raise ValueError(
-        f"{image_shape} is not the shape of a picture: no dimension is smaller than both others."
-    )
+    raise ValueError(f"{image_shape} is not the shape of a picture: no dimension is smaller than both others.")
 
 
 def get_safe_dtype(dtype: torch.dtype, device: str | torch.device) -> torch.dtype:

@@ -28,9 +28,7 @@ def test_output_gradients_and_dropout_draws_equal_torch(mask, dropout, crossed):
     for out in (got, expected):
         out.square().sum().backward()
     for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(
-            parameter.grad, theirs.get_parameter(name).grad, atol=1e-4, rtol=1e-4, msg=name
-        )
+        torch.testing.assert_close(parameter.grad, theirs.get_parameter(name).grad, atol=1e-4, rtol=1e-4, msg=name)
 
 
 def test_dropout_is_off_in_eval_mode():

@@ -35,9 +35,7 @@ def test_tensor_names_and_shapes_of_resnet18():
 
 
 def test_trainable_tensors_by_norm():
-    names = {
-        norm: {n for n, _ in ResNet("resnet18", norm).named_parameters()} for norm in ("frozen", "group")
-    }
+    names = {norm: {n for n, _ in ResNet("resnet18", norm).named_parameters()} for norm in ("frozen", "group")}
     assert len(names["frozen"]) == 20 and all("conv" in n or "downsample.0" in n for n in names["frozen"])
     assert len(names["group"]) == 60
     assert "bn1.num_batches_tracked" in ResNet("resnet18", "batch").state_dict()

@@ -124,9 +124,7 @@ def arm_xml(gripper_extras: str = "") -> str:
     for link in reversed(LINKS):
         extras = ""
         if link.name == "gripper":
-            extras = (
-                f'<site name="tcp" pos="{numbers(TCP_OFFSET)}" size="0.002" rgba="0 0 0 0"/>{gripper_extras}'
-            )
+            extras = f'<site name="tcp" pos="{numbers(TCP_OFFSET)}" size="0.002" rgba="0 0 0 0"/>{gripper_extras}'
         joint = _joint_xml(link)
         boxes = "".join(_box_xml(box, link) for box in link.boxes)
         inner = f'<body name="{link.name}" pos="{numbers(link.offset)}">{joint}{boxes}{extras}{inner}</body>'

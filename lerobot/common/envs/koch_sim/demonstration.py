@@ -44,9 +44,7 @@ def successful_attempt(world: KochWorld, seed: int, noise: float = NOISE) -> int
             pass
         if world.success:
             return attempt
-    raise RuntimeError(
-        f"the expert failed {ATTEMPTS} times on seed {seed} with --noise={noise}; lower --noise"
-    )
+    raise RuntimeError(f"the expert failed {ATTEMPTS} times on seed {seed} with --noise={noise}; lower --noise")
 
 
 def record_episode(dataset, world: KochWorld, seed: int, noise: float = NOISE) -> int:

@@ -112,9 +112,7 @@ class KochEnv(gym.Env):
         unbounded = {"low": -np.inf, "high": np.inf, "dtype": np.float32}
         agent_pos = spaces.Box(shape=(6,), **unbounded)
         if self.obs_type == "state":
-            return spaces.Dict(
-                {"agent_pos": agent_pos, "environment_state": spaces.Box(shape=(9,), **unbounded)}
-            )
+            return spaces.Dict({"agent_pos": agent_pos, "environment_state": spaces.Box(shape=(9,), **unbounded)})
         picture = spaces.Box(0, 255, (height, width, 3), np.uint8)
         pixels = {"pixels": spaces.Dict(dict.fromkeys(self.cameras, picture))}
         return spaces.Dict(pixels if self.obs_type == "pixels" else {**pixels, "agent_pos": agent_pos})

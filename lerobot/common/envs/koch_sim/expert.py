@@ -81,9 +81,7 @@ class KochExpert:
         targets = [reach_down(point + (0, 0, height), roll, jaw) for (point, roll), height, jaw, _ in phases]
         commands = [start, *(pose + gravity_sag(world, pose) for pose in (*targets, np.array(REST_POSE)))]
         seconds = (*(phase[-1] for phase in phases), 1.3)
-        counts = [
-            max(1, round(time * tempo * FPS)) for time, tempo in zip(seconds, self.style.tempo, strict=True)
-        ]
+        counts = [max(1, round(time * tempo * FPS)) for time, tempo in zip(seconds, self.style.tempo, strict=True)]
         legs = zip(commands, commands[1:], counts, strict=False)
         self.plan = np.concatenate([_smooth(first, last, count) for first, last, count in legs])
         self._before_closing, self._after_lift = int(sum(counts[:3])), int(sum(counts[:5]))
@@ -107,9 +105,7 @@ def choose_grasp(world: KochWorld) -> tuple[np.ndarray, float]:
     pan = reach_down(point, 0.0, OPEN)[0]
     square = -((np.rad2deg(2 * np.arctan2(qz, qw)) + pan + 45.0) % 90.0 - 45.0)
     best = None
-    for roll in sorted(
-        (square + turn for turn in (-180, -90, 0, 90, 180) if abs(square + turn) < 160), key=abs
-    ):
+    for roll in sorted((square + turn for turn in (-180, -90, 0, 90, 180) if abs(square + turn) < 160), key=abs):
         side = gripper_side(reach_down(point, roll, OPEN))
         aim = point - (STATIC_PAD_FACE + CUBE_HALF + CLEARANCE) * side
         room = min(_room(world, aim + reach * side) for reach in FINGERS_OUT)

@@ -53,9 +53,7 @@ def reach_down(point, roll: float, gripper: float) -> np.ndarray:
         if angles is not None:
             return angles
     lean = np.rad2deg(TILTS[-1])
-    raise OutOfReachError(
-        f"{np.round(point, 3)} m is out of reach with the gripper within {lean:.0f} degrees of down"
-    )
+    raise OutOfReachError(f"{np.round(point, 3)} m is out of reach with the gripper within {lean:.0f} degrees of down")
 
 
 def gripper_side(angles) -> np.ndarray:

@@ -41,9 +41,7 @@ class ACTConfig(PreTrainedConfig):
     vision_backbone: str = "resnet18"  # resnet18, 34, 50, 101 or 152
     # a published name, a .pth or .safetensors file, or null for random weights
     pretrained_backbone_weights: str | None = "ResNet18_Weights.IMAGENET1K_V1"
-    replace_final_stride_with_dilation: bool | int = (
-        False  # layer4 keeps the resolution (resnet50 and larger)
-    )
+    replace_final_stride_with_dilation: bool | int = False  # layer4 keeps the resolution (resnet50 and larger)
 
     # Transformer
     pre_norm: bool = False  # normalize before attention and feed-forward rather than after
@@ -71,17 +69,13 @@ class ACTConfig(PreTrainedConfig):
 
     # A backbone that a CPU can train from random weights
     backbone_width: int = extra(64)  # planes of layer1, doubled in each next layer; 64 is the published net
-    backbone_layers: int = extra(
-        MAX_LAYERS
-    )  # layers kept: after 2 the map has 1/8 of the picture's size, 3: 1/16
+    backbone_layers: int = extra(MAX_LAYERS)  # layers kept: after 2 the map has 1/8 of the picture's size, 3: 1/16
     backbone_norm: str = extra("frozen")  # frozen (batch norm with fixed statistics), batch or group
 
     def __post_init__(self):
         super().__post_init__()
         if not self.vision_backbone.startswith("resnet"):
-            raise ValueError(
-                f"vision_backbone='{self.vision_backbone}': expected a ResNet, for example resnet18."
-            )
+            raise ValueError(f"vision_backbone='{self.vision_backbone}': expected a ResNet, for example resnet18.")
         self.check_steps()
         if self.n_obs_steps != 1:
             raise ValueError(f"n_obs_steps={self.n_obs_steps}: ACT takes one observation, set n_obs_steps=1.")
@@ -131,14 +125,10 @@ class ACTConfig(PreTrainedConfig):
             )
         for key, feature in self.image_features.items():
             if len(feature.shape) != 3 or feature.shape[0] != 3:
-                raise ValueError(
-                    f"'{key}' has shape {tuple(feature.shape)}; ACT takes pictures (3, height, width)."
-                )
+                raise ValueError(f"'{key}' has shape {tuple(feature.shape)}; ACT takes pictures (3, height, width).")
         for key, feature in self.input_features.items():
             if feature.type is FeatureType.ENV and key != OBS_ENV_STATE:
-                raise ValueError(
-                    f"'{key}' is of type ENV; ACT reads environment state from '{OBS_ENV_STATE}'."
-                )
+                raise ValueError(f"'{key}' is of type ENV; ACT reads environment state from '{OBS_ENV_STATE}'.")
         if self.action_feature is None:
             raise ValueError(f"ACT predicts '{ACTION}'; output_features are {list(self.output_features)}.")
 

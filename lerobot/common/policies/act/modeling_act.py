@@ -62,9 +62,7 @@ class ACTPolicy(PreTrainedPolicy):
         if self.config.temporal_ensemble_coeff is None:
             self._action_queue = ActionQueue(self.config.n_action_steps)
         else:
-            self.temporal_ensembler = ACTTemporalEnsembler(
-                self.config.temporal_ensemble_coeff, self.config.chunk_size
-            )
+            self.temporal_ensembler = ACTTemporalEnsembler(self.config.temporal_ensemble_coeff, self.config.chunk_size)
 
     def needs_observation(self) -> bool:
         """Whether the next `select_action` looks at its batch: not while planned actions are queued."""
@@ -191,9 +189,7 @@ class ACT(nn.Module):
     def _encode_style(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and log variance (B, L) of the latent, read from the demonstrated chunk."""
         if ACTION not in batch:
-            raise AssertionError(
-                f"'{ACTION}' must be in the batch when ACT with use_vae=true is in training mode."
-            )
+            raise AssertionError(f"'{ACTION}' must be in the batch when ACT with use_vae=true is in training mode.")
         is_pad = batch.get(ACTION_IS_PAD)
         actions = self.vae_encoder_action_input_proj(zero_padding(batch[ACTION], is_pad))
         tokens = [self.vae_encoder_cls_embed.weight.to(actions.dtype).expand(len(actions), 1, -1)]
@@ -290,9 +286,7 @@ class ACTDecoder(nn.Module):
         self.layers = nn.ModuleList(ACTDecoderLayer(config) for _ in range(config.n_decoder_layers))
         self.norm = nn.LayerNorm(config.dim_model)
 
-    def forward(
-        self, x: Tensor, encoder_out: Tensor, encoder_pos_embed: Tensor, decoder_pos_embed: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, encoder_out: Tensor, encoder_pos_embed: Tensor, decoder_pos_embed: Tensor) -> Tensor:
         """x (C, B, D), encoder_out (N, B, D), positions (N, 1, D) and (C, 1, D) -> (C, B, D)."""
         for layer in self.layers:
             x = layer(x, encoder_out, encoder_pos_embed, decoder_pos_embed)
@@ -316,9 +310,7 @@ class ACTDecoderLayer(nn.Module):
         self.activation = get_activation_fn(config.feedforward_activation)
         self.pre_norm = config.pre_norm
 
-    def forward(
-        self, x: Tensor, encoder_out: Tensor, encoder_pos_embed: Tensor, decoder_pos_embed: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, encoder_out: Tensor, encoder_pos_embed: Tensor, decoder_pos_embed: Tensor) -> Tensor:
         h = self.norm1(x) if self.pre_norm else x
         q = h + decoder_pos_embed
         x = x + self.dropout1(self.self_attn(q, q, h))

@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
-) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """scaled_dot_product_attention of (B, heads, N, d) tensors, on a CPU always computed in float32.
 
     There the backward pass in bfloat16 takes three times as long for short sequences. `mask`: true where a
@@ -29,9 +27,7 @@ class MultiheadAttention(nn.MultiheadAttention):
     scaled_dot_product_attention, which on a CPU draws dropout in the parent's order.
     """
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
         """query (L, B, D), key, value (N, B, D), key_padding_mask (B, N) true where ignored -> (L, B, D)."""
         width = self.embed_dim
         weights, biases = self.in_proj_weight.split(width), self.in_proj_bias.split(width)

@@ -50,9 +50,7 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_s
     return x
 
 
-def create_sinusoidal_pos_embedding(
-    time: Tensor, dimension: int, min_period: float, max_period: float
-) -> Tensor:
+def create_sinusoidal_pos_embedding(time: Tensor, dimension: int, min_period: float, max_period: float) -> Tensor:
     """Sine and cosine of `time` `(B,)` at periods spaced geometrically: `(B, dimension)` in double precision.
 
     On a device without float64 (mps) it is float32. Raises ValueError for an odd dimension or a time that is
@@ -112,9 +110,7 @@ def pad_tensor(tensor: Tensor, max_len: int, pad_value: float = 0) -> Tensor:
 def resize_with_pad(images: Tensor, width: int, height: int, pad_value: float = 0) -> Tensor:
     """Scale pictures `(B, C, H, W)` to fit into `(height, width)` and pad on the left and on the top."""
     if images.ndim != 4:
-        raise ValueError(
-            f"Pictures must have shape (batch, channel, height, width), got {tuple(images.shape)}."
-        )
+        raise ValueError(f"Pictures must have shape (batch, channel, height, width), got {tuple(images.shape)}.")
     h, w = images.shape[2:]
     if (h, w) == (height, width):
         return images

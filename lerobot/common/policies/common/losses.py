@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def masked_mean(
-    values: Tensor, is_pad: Tensor | None, width: int | None = None, over_padding: bool = False
-) -> Tensor:
+def masked_mean(values: Tensor, is_pad: Tensor | None, width: int | None = None, over_padding: bool = False) -> Tensor:
     """Mean of elementwise losses over the entries that are data.
 
     values: (B, T, D), or (B, T) with one number per step. is_pad: bool (B, T), true where a step only fills

@@ -143,9 +143,7 @@ class ResNet(nn.Module):
         self._initialize(channels)
 
     def _initialize(self, channels: int) -> None:
-        nn.Linear(
-            channels, 1000
-        )  # the classifier that the original builds: a seed then gives the same weights
+        nn.Linear(channels, 1000)  # the classifier that the original builds: a seed then gives the same weights
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -84,9 +84,7 @@ def _fetch(weights: str, filename: str) -> dict[str, Tensor]:
         reason = "HF_HUB_OFFLINE is set"
     else:
         try:
-            return torch.hub.load_state_dict_from_url(
-                url, map_location="cpu", check_hash=True, weights_only=True
-            )
+            return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
         except (URLError, OSError, RuntimeError) as e:  # RuntimeError: the hash of what came is another
             reason = str(e)
     raise FileNotFoundError(
