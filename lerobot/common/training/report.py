@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from pathlib import Path
 
 from lerobot.common.constants import CHECKPOINTS_DIR, LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
@@ -65,9 +67,20 @@ def finish(cfg, policy, preprocessor, postprocessor, held_out: list[int], metric
     if cfg.policy.push_to_hub:
         _push(cfg, policy, preprocessor, postprocessor)
     if cfg.save_checkpoint:
-        print(f"\nCheckpoint  {checkpoint}")
-        print(f"Next        python lerobot/scripts/eval.py --policy.path={checkpoint} --env.type=koch", flush=True)
+        print(f"\nCheckpoint  {_short(checkpoint)}\nNext        {next_command(checkpoint)}", flush=True)
     return checkpoint
+
+
+def next_command(checkpoint: Path) -> str:
+    """The command that measures a checkpoint more closely, as it can be typed here."""
+    script = Path(__file__).parents[2] / "scripts" / "eval.py"
+    flags = "--env.type=koch --eval.n_episodes=200 --eval.use_async_envs=true"
+    return f"{_short(sys.executable)} {_short(script)} --policy.path={_short(checkpoint)} {flags}"
+
+
+def _short(path: str | Path) -> str:
+    """A path relative to the working directory where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
 
 
 def _env_means_something(cfg, dataset_meta) -> bool:

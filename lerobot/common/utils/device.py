@@ -8,7 +8,7 @@ import torch
 
 
 def is_torch_device_available(device: str) -> bool:
-    """Whether tensors can be put on `device` (`cpu`, `cuda`, `cuda:1`, `mps`) here. Raises ValueError for other names."""
+    """Whether tensors can be put on `device` (`cpu`, `cuda`, `cuda:1`, `mps`); ValueError for other names."""
     kind = device.split(":")[0]
     if kind == "cuda":
         index = int(device.split(":")[1]) if ":" in device else 0

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class AverageMeter:
-    """A value and its running mean. Tensors are kept as they are, so that a GPU is not waited for until they are read."""
+    """A value and its running mean; tensors stay tensors, so that a GPU is not waited for until they are read."""
 
     def __init__(self, name: str, fmt: str = ":f"):
         self.name, self.fmt = name, fmt
