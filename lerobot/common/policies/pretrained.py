@@ -101,7 +101,7 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
         """Copy a safetensors file into this module.
 
         Handles markers of compiled models (`_orig_mod.`), tensors that safetensors dropped because they shared memory,
-        and the statistics of legacy checkpoints. Raises ValueError listing missing (with `strict` also unexpected) keys.
+        and the statistics of legacy checkpoints. ValueError lists missing (with `strict` also unexpected) keys.
         """
         from lerobot.common.processor.migration import statistics_from_legacy_state
 

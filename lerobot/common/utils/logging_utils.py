@@ -88,7 +88,7 @@ class MetricsTracker:
 
     def __str__(self) -> str:
         big = format_big_number
-        counts = f"step:{big(self.steps)} smpl:{big(self.samples)} ep:{big(self.episodes)} epch:{self.epochs:.2f}"
+        counts = f"step:{self.steps} smpl:{big(self.samples)} ep:{big(self.episodes)} epch:{self.epochs:.2f}"
         return " ".join([counts, *(str(m) for m in self.metrics.values())])
 
 
