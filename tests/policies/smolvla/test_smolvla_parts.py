@@ -23,6 +23,7 @@ from lerobot.common.policies.smolvla.smolvlm import (
     SmolVLMConfig,
     attend,
     bucketed_position_ids,
+    position_waves,
     rope_table,
     rotate,
 )
@@ -41,6 +42,16 @@ def test_positions_of_another_grid_are_bucketed():
     rows = [sum(b <= i / 3 for b in boundaries) for i in range(3)]
     cols = [sum(b <= i / 8 for b in boundaries) for i in range(8)]
     assert ids.tolist() == [[4 * r + c for c in cols] for r in rows]
+
+
+def test_position_waves_tell_every_patch_apart_and_near_ones_less():
+    table = position_waves(8, 64)
+    assert table.shape == (64, 64)
+    distance = torch.cdist(table, table)
+    assert distance[~torch.eye(64, dtype=torch.bool)].min() > 1
+    here = 8 * 3 + 3
+    near, far = distance[here, [here + 1, here + 8]], distance[here, [here + 4, here + 32]]
+    assert near.max() < far.min()
 
 
 def test_rope_matches_known_values():

