@@ -165,8 +165,8 @@ class FrameStore:
         store = cls(root, arrays, meta.total_frames, meta.total_episodes, depends)
         missing = [i for i in dataset.episode_indices if not store.is_done(i)]
         store.require_space(sum(meta.episodes[i]["length"] for i in missing))
-        bar = tqdm(missing, desc=f"Decoding to {size[0]}x{size[1]}", unit="episode", disable=not progress)
-        for episode in bar if missing else []:
+        bar = tqdm(missing, desc=f"Decoding to {size[0]}x{size[1]}", unit="episode", disable=not (progress and missing))
+        for episode in bar:
             for key in meta.camera_keys:
                 store._fill(dataset, episode, key)
             store.mark_done(episode)

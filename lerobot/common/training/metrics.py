@@ -68,7 +68,8 @@ class MetricsFile:
     def log(self, tracker: MetricsTracker, info: dict) -> None:
         """Write the averages since the last call, and the numbers that the policy reported last."""
         logging.info("%s", tracker)
-        row = tracker.to_dict() | {k: float(v) for k, v in info.items() if _is_number(v)}
+        # What the policy reports is of the last step only; its own `loss` must not replace the average.
+        row = {k: float(v) for k, v in info.items() if _is_number(v)} | tracker.to_dict()
         self._append({"step": tracker.steps, **row})
         if self.wandb:
             self.wandb.log_dict(row, tracker.steps, mode="train")
