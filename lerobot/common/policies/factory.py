@@ -61,9 +61,7 @@ def make_policy(cfg: PreTrainedConfig, ds_meta=None, env_cfg=None, rename_map=No
     if cfg.pretrained_path:
         policy = policy_class.from_pretrained(cfg.pretrained_path, config=cfg)
     else:
-        prepare = getattr(policy_class, "validate_from_scratch", None)
-        if prepare is not None:
-            prepare(cfg)
+        policy_class.prepare_from_zero(cfg)
         policy = policy_class(cfg)
     return policy.to(cfg.device)
 
@@ -95,6 +93,7 @@ def make_pre_post_processors(
     """
     if pretrained_path is None:
         return _build(policy_cfg, dataset_stats)
+    policy_cfg.pretrained_path = policy_cfg.pretrained_path or str(pretrained_path)  # its tokenizer may lie there
     hub = {k: v for k, v in kwargs.items() if k in HUB_OPTIONS}
     if find_file(pretrained_path, preprocessor_config_filename, required=False, **hub) is None:
         return _build(policy_cfg, _statistics_in_weights(policy_cfg, pretrained_path, hub))

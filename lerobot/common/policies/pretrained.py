@@ -93,6 +93,11 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
         return policy.to(config.device).eval()
 
     @classmethod
+    def prepare_from_zero(cls, config: PreTrainedConfig) -> None:
+        """Complete the configuration of a policy that is trained without a checkpoint; by default nothing."""
+        return None
+
+    @classmethod
     def config_for_loading(cls, config: PreTrainedConfig) -> PreTrainedConfig:
         """The configuration to build from when weights follow; overridden where building would fetch others first."""
         return config

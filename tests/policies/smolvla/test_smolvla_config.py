@@ -50,9 +50,7 @@ def test_presets_and_frames_of_a_sample():
 def test_a_stored_configuration_is_written_back_unchanged(name, tmp_path):
     source = ARTIFACTS / name / "checkpoint"
     PreTrainedConfig.from_pretrained(source).save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text()) == json.loads(
-        (source / "config.json").read_text()
-    )
+    assert json.loads((tmp_path / "config.json").read_text()) == json.loads((source / "config.json").read_text())
     assert not (tmp_path / "extras.json").exists()
 
 

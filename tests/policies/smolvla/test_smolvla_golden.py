@@ -62,9 +62,7 @@ def test_prefix_embeddings_and_masks(case):
 
 
 def test_attention_mask_and_positions(case):
-    mask, positions = case.policy.model.layout(
-        case.tensors["stage.prefix_pad_masks"][:, case.kept_columns()[:-1]]
-    )
+    mask, positions = case.policy.model.layout(case.tensors["stage.prefix_pad_masks"][:, case.kept_columns()[:-1]])
     prefix = case.tensors["stage.prefix_pad_masks"].shape[1]
     kept = case.kept_columns() + list(range(prefix, case.tensors["stage.position_ids"].shape[1]))
     assert torch.equal(mask, case.tensors["stage.attention_mask"][:, kept][:, :, kept])
@@ -118,9 +116,7 @@ def test_historic_loss_masks_padding_under_its_own_key(case):
 def test_gradients_reach_the_same_parameters_with_the_same_norm(case):
     case.policy.train()
     case.policy.forward(case.batch(), **case.draws())[0].backward()
-    norms = {
-        k: p.grad.double().norm().item() for k, p in case.policy.named_parameters() if p.grad is not None
-    }
+    norms = {k: p.grad.double().norm().item() for k, p in case.policy.named_parameters() if p.grad is not None}
     assert norms == pytest.approx(case.meta["grad_norm"], rel=1e-4)
     frozen = {k for k, p in case.policy.named_parameters() if not p.requires_grad}
     assert frozen == set(case.meta["frozen"])

@@ -21,8 +21,8 @@ from lerobot.common.policies.smolvla.smolvlm import (
     Connector,
     RMSNorm,
     SmolVLMConfig,
-    attend,
     bucketed_position_ids,
+    grouped_attention,
     position_waves,
     rope_table,
     rotate,
@@ -127,8 +127,8 @@ def test_a_query_without_keys_stays_finite_and_harms_no_other(dtype):
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 3, h, 8, dtype=dtype).requires_grad_() for h in (4, 2, 2))
     mask = torch.tensor([[[True, True, False], [True, True, False], [False, False, False]]])
-    out = attend(q, k, v, attention_bias(mask))
-    alone = attend(q[:, :2], k[:, :2], v[:, :2], attention_bias(mask[:, :2, :2]))
+    out = grouped_attention(q, k, v, attention_bias(mask))
+    alone = grouped_attention(q[:, :2], k[:, :2], v[:, :2], attention_bias(mask[:, :2, :2]))
     assert out.isfinite().all()
     torch.testing.assert_close(out[:, :2], alone)
     out[:, :2].sum().backward()
@@ -138,7 +138,7 @@ def test_a_query_without_keys_stays_finite_and_harms_no_other(dtype):
 def test_grouped_heads_read_consecutive_kv_heads():
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 5, 6, 8), torch.randn(2, 7, 2, 8), torch.randn(2, 7, 2, 8)
-    out = attend(q, k, v, torch.zeros(1, 1, 1, 7)).view(2, 5, 6, 8)
+    out = grouped_attention(q, k, v, torch.zeros(1, 1, 1, 7)).view(2, 5, 6, 8)
     for head in range(6):
         scores = q[:, :, head] @ k[:, :, head // 3].transpose(1, 2) / math.sqrt(8)
         torch.testing.assert_close(out[:, :, head], scores.softmax(-1) @ v[:, :, head // 3])

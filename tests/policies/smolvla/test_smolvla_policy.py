@@ -154,9 +154,7 @@ def test_padded_steps_and_dimensions_carry_no_loss():
 def test_several_draws_are_the_mean_of_single_ones():
     policy = tiny_policy()
     batch, noise, time = tiny_batch(policy.config), torch.randn(6, 5, 32), torch.rand(6)
-    single = [
-        policy.forward(batch, noise=n, time=t)[0] for n, t in zip(noise.split(2), time.split(2), strict=True)
-    ]
+    single = [policy.forward(batch, noise=n, time=t)[0] for n, t in zip(noise.split(2), time.split(2), strict=True)]
     policy.config.draws_per_sample = 3
     together, _ = policy.forward(batch, noise=noise, time=time)
     torch.testing.assert_close(together, torch.stack(single).mean())
@@ -229,9 +227,7 @@ def test_the_queue_plans_again_when_it_is_empty_or_reset():
     second = policy.predict_action_chunk(other, noise=noise)
     taken = [policy.select_action(batch, noise=noise)]
     taken += [policy.select_action(other, noise=noise) for _ in range(3)]
-    torch.testing.assert_close(
-        torch.stack(taken[:3], 1), first[:, :3]
-    )  # observations in between do not count
+    torch.testing.assert_close(torch.stack(taken[:3], 1), first[:, :3])  # observations in between do not count
     torch.testing.assert_close(taken[3], second[:, 0])
     policy.reset()
     torch.testing.assert_close(policy.select_action(batch, noise=noise), first[:, 0])
@@ -248,19 +244,26 @@ def test_autocast_stays_near_float32():
     assert all(p.grad.isfinite().all() for p in policy.parameters() if p.grad is not None)
 
 
-def test_training_from_zero_needs_weights_or_everything_trained():
-    SmolVLAPolicy.validate_from_scratch(tiny_config())
-    SmolVLAPolicy.validate_from_scratch(tiny_config(freeze_vision_encoder=True, load_vlm_weights=True))
-    for flags in ({"freeze_vision_encoder": True}, {"train_expert_only": True}):
-        with pytest.raises(ValueError) as error:
-            SmolVLAPolicy.validate_from_scratch(tiny_config(**flags))
-        for way_out in (
-            "--policy.path=lerobot/smolvla_base",
-            "--preset=smolvla_mini",
-            "--policy.load_vlm_weights=false --policy.freeze_vision_encoder=false",
-            "--policy.train_expert_only=false",
-        ):
-            assert way_out in str(error.value)
+@pytest.mark.parametrize("frozen", ["freeze_vision_encoder", "train_expert_only"])
+def test_from_zero_frozen_parts_get_weights_or_the_ways_out_are_named(frozen):
+    config = tiny_config(**{frozen: True})
+    SmolVLAPolicy.prepare_from_zero(config)
+    assert config.load_vlm_weights
+    with pytest.raises(FileNotFoundError) as error:
+        SmolVLAPolicy(config)
+    for way_out in (
+        "--policy.path=lerobot/smolvla_base",
+        "--preset=smolvla_mini",
+        "--policy.load_vlm_weights=false --policy.freeze_vision_encoder=false",
+        "--policy.train_expert_only=false",
+    ):
+        assert way_out in str(error.value)
+
+
+def test_from_zero_nothing_is_loaded_when_everything_is_trained():
+    config = tiny_config()
+    SmolVLAPolicy.prepare_from_zero(config)
+    assert not config.load_vlm_weights
 
 
 @pytest.mark.slow

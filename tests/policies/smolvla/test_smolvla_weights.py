@@ -156,9 +156,7 @@ def test_missing_pretrained_weights_stop_and_name_the_ways_out(vlm_folder):
     with pytest.raises(ValueError, match="lack 1 tensors.*modality_projection.*--policy.path"):
         SmolVLAPolicy(local_config(vlm_folder, load_vlm_weights=True))
     (vlm_folder / "model.safetensors").unlink()
-    with pytest.raises(
-        FileNotFoundError, match="--policy.path.*--preset=smolvla_mini.*train_expert_only=false"
-    ):
+    with pytest.raises(FileNotFoundError, match="--policy.path.*--preset=smolvla_mini.*train_expert_only=false"):
         SmolVLAPolicy(local_config(vlm_folder, load_vlm_weights=True))
 
 

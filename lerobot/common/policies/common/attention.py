@@ -10,10 +10,12 @@ from torch import Tensor, nn
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """scaled_dot_product_attention of (B, heads, N, d) tensors, on a CPU always computed in float32.
 
-    There the backward pass in bfloat16 takes three times as long for short sequences. `mask`: true where a
+    There the backward pass in bfloat16 takes three to ten times as long for short sequences. `mask`: true where a
     key takes part, or a float bias. Returns the dtype of `value`.
     """
     if value.device.type != "cpu" or value.dtype == torch.float32:
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(value.dtype)
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
     with torch.autocast("cpu", enabled=False):
         out = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), mask, dropout)

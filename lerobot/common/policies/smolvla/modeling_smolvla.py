@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ from lerobot.common.policies.smolvla.aloha import (
 from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.common.policies.smolvla.smolvlm import SmolVLMConfig
 from lerobot.common.policies.smolvla.smolvlm_with_expert import KeysValues, SmolVLMWithExpertModel, freeze
-from lerobot.common.policies.smolvla.vlm_source import HOW_TO_START, TOKENIZER_FOLDER, VLMSource
+from lerobot.common.policies.smolvla.vlm_source import TOKENIZER_FOLDER, VLMSource
 from lerobot.common.processor import images_to_float
 
 __all__ = [
@@ -94,13 +95,14 @@ class SmolVLAPolicy(PreTrainedPolicy):
         return super().from_pretrained(pretrained_name_or_path, checkpoint=pretrained_name_or_path, **kwargs)
 
     @classmethod
-    def validate_from_scratch(cls, config: SmolVLAConfig) -> None:
-        """Raise ValueError if training without a checkpoint would keep frozen weights at random values."""
+    def prepare_from_zero(cls, config: SmolVLAConfig) -> None:
+        """Have the vision-language model's weights loaded unless everything is trained: what is frozen is never random.
+
+        Building the policy raises FileNotFoundError with the ways out where those weights cannot be had.
+        """
         if not (config.load_vlm_weights or cls.trains_everything(config)):
-            raise ValueError(
-                "SmolVLA from zero with a frozen vision-language model needs that model's weights "
-                f"(--policy.load_vlm_weights=true), else they would stay random. {HOW_TO_START}"
-            )
+            logging.info("Parts of SmolVLA are frozen: loading the weights of '%s'.", config.vlm_model_name)
+            config.load_vlm_weights = True
 
     @staticmethod
     def trains_everything(config: SmolVLAConfig) -> bool:
@@ -158,9 +160,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
         return loss, {"loss": loss.detach().mean()}
 
     @torch.no_grad()
-    def predict_action_chunk(
-        self, batch: dict[str, Tensor], noise: Tensor | None = None, **_kwargs
-    ) -> Tensor:
+    def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None, **_kwargs) -> Tensor:
         """Return the whole normalized chunk `(B, chunk_size, A)`; noise `(B, chunk_size, max_action_dim)`."""
         self.eval()
         actions = self.model.sample_actions(*self.prepare_observation(batch), noise=noise)
@@ -182,9 +182,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
         """What the model reads of a preprocessed batch: images, image masks, tokens, token masks, state."""
         images, image_masks = self.prepare_images(batch)
         if OBS_LANGUAGE_TOKENS not in batch:
-            raise ValueError(
-                f"The batch has no '{OBS_LANGUAGE_TOKENS}': the preprocessor makes it from the task."
-            )
+            raise ValueError(f"The batch has no '{OBS_LANGUAGE_TOKENS}': the preprocessor makes it from the task.")
         tokens, token_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
         return images, image_masks, tokens, token_masks, self.prepare_state(batch)
 
@@ -263,9 +261,7 @@ class VLAFlowMatching(nn.Module):
     leave them out.
     """
 
-    def __init__(
-        self, config: SmolVLAConfig, vlm_config: SmolVLMConfig, markers: tuple[int, int] | None = None
-    ):
+    def __init__(self, config: SmolVLAConfig, vlm_config: SmolVLMConfig, markers: tuple[int, int] | None = None):
         super().__init__()
         self.config = config
         self.markers = markers
@@ -290,9 +286,7 @@ class VLAFlowMatching(nn.Module):
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
 
-    def forward(
-        self, images, image_masks, tokens, token_masks, state, actions, noise=None, time=None
-    ) -> Tensor:
+    def forward(self, images, image_masks, tokens, token_masks, state, actions, noise=None, time=None) -> Tensor:
         """Squared error of the velocity, `(K * B, C, max_action_dim)` for K draws per sample.
 
         Arguments as for `sample_actions`; actions `(B, C, max_action_dim)`, noise like the result,
@@ -332,9 +326,7 @@ class VLAFlowMatching(nn.Module):
                 embedded.to(state_token.dtype), positions[:, :length], bias[:, :, :length, :length]
             )
             state_bias = bias[:, :, length : length + 1, : length + 1]
-            keys_values = model.prefix_keys_values(
-                state_token, positions[:, length : length + 1], state_bias, past
-            )
+            keys_values = model.prefix_keys_values(state_token, positions[:, length : length + 1], state_bias, past)
         else:
             keys_values = model.prefix_keys_values(
                 torch.cat([embedded, state_token], 1),
@@ -371,9 +363,7 @@ class VLAFlowMatching(nn.Module):
             yield self._marker([fake], mask), always
 
     def _marker(self, ids: list[int], mask: Tensor) -> Tensor:
-        embedded = self.vlm_with_expert.vlm.model.text_model.embed_tokens(
-            torch.tensor(ids, device=mask.device)
-        )
+        embedded = self.vlm_with_expert.vlm.model.text_model.embed_tokens(torch.tensor(ids, device=mask.device))
         return embedded.expand(mask.shape[0], -1, -1)
 
     def embed_images(self, images: list[Tensor | None]) -> list[Tensor | None]:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lerobot.common.policies.common.attention import attend
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -100,18 +102,6 @@ def bucketed_position_ids(rows: int, cols: int, side: int, device: torch.device)
     return (row[:, None] * side + col).flatten()
 
 
-def scaled_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Softmax attention over `(B, heads, N, head_dim)`, `bias` being added to the scores.
-
-    On a CPU in float32 whatever the dtype: torch's bfloat16 kernel is ten times slower there in its backward
-    pass.
-    """
-    if q.device.type != "cpu" or q.dtype == torch.float32:
-        return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
-    with torch.autocast("cpu", enabled=False):
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), bias).to(v.dtype)
-
-
 def in_dtype_of(linear: nn.Linear, x: Tensor) -> Tensor:
     """`x` in the precision that `linear` computes in, cast once for all the layers that read it."""
     device = x.device.type
@@ -151,10 +141,9 @@ class VisionAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = in_dtype_of(self.q_proj, x)
         q, k, v = (
-            p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for p in (self.q_proj, self.k_proj, self.v_proj)
+            p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
-        attended = scaled_attention(q, k, v)  # (B, heads, N, D / heads)
+        attended = attend(q, k, v)  # (B, heads, N, D / heads)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
@@ -272,7 +261,7 @@ def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     return torch.addcmul(y * cos, y.roll(y.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+def grouped_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Grouped-query attention `(B, Q, heads * head_dim)` in the dtype of `v`.
 
     q: `(B, Q, heads, head_dim)`; k, v: `(B, K, kv_heads, head_dim)`; query head h reads
@@ -282,7 +271,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q.to(v.dtype), k, v))
     if groups > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    attended = scaled_attention(q, k, v, bias)
+    attended = attend(q, k, v, bias)
     return attended.transpose(1, 2).flatten(2)
 
 

@@ -14,7 +14,7 @@ from lerobot.common.policies.smolvla.smolvlm import (
     SmolVLMConfig,
     TextConfig,
     TextLayer,
-    attend,
+    grouped_attention,
     in_dtype_of,
     init_normal,
     position_waves,
@@ -69,9 +69,7 @@ class SmolVLMWithExpertModel(nn.Module):
             vlm_config = in_bfloat16(vlm_config)
         self.config, self.vlm_config = config, vlm_config
         self.num_vlm_layers = vlm_config.text.num_hidden_layers
-        self.num_expert_layers = (
-            config.num_expert_layers if config.num_expert_layers > 0 else self.num_vlm_layers
-        )
+        self.num_expert_layers = config.num_expert_layers if config.num_expert_layers > 0 else self.num_vlm_layers
         assert self.num_vlm_layers % self.num_expert_layers == 0, (
             f"The {self.num_vlm_layers} text layers (--policy.num_vlm_layers) are not a multiple of "
             f"--policy.num_expert_layers={self.num_expert_layers}."
@@ -82,9 +80,7 @@ class SmolVLMWithExpertModel(nn.Module):
         self.vlm.model.text_model.to(vlm_config.text.dtype)
         if config.load_vlm_weights:
             self.vlm.to(torch.bfloat16)
-        self.expert_config = expert_config(
-            vlm_config.text, config.expert_width_multiplier, self.num_expert_layers
-        )
+        self.expert_config = expert_config(vlm_config.text, config.expert_width_multiplier, self.num_expert_layers)
         cross = [i // self.every for i in range(0, self.num_vlm_layers, self.every) if self.is_cross(i)]
         self.lm_expert = Expert(self.expert_config, cross)
         self.set_requires_grad()
@@ -150,7 +146,7 @@ class SmolVLMWithExpertModel(nn.Module):
             keys_values.append((k, v))
             if i < len(layers) - 1:  # nothing reads the output of the last layer
                 q = rotate(layer.self_attn.queries(x), table)
-                hidden = layer.finish(hidden, attend(q, k, v, bias))
+                hidden = layer.finish(hidden, grouped_attention(q, k, v, bias))
         return keys_values
 
     def expert_context(self, prefix: KeysValues) -> KeysValues:
@@ -182,11 +178,11 @@ class SmolVLMWithExpertModel(nn.Module):
             x = layer.begin(hidden)
             q = layer.self_attn.queries(x)
             if self.is_cross(i):
-                attended = attend(rotate(q, cross_table), k, v, cross_bias)
+                attended = grouped_attention(rotate(q, cross_table), k, v, cross_bias)
             else:
                 own_k, own_v = layer.self_attn.keys_values(x)
                 k, v = torch.cat([k, rotate(own_k, joint_table)], 1), torch.cat([v, own_v], 1)
-                attended = attend(rotate(q, joint_table), k, v, bias)
+                attended = grouped_attention(rotate(q, joint_table), k, v, bias)
             hidden = layer.finish(hidden, attended)
         return self.lm_expert.norm(hidden)
 
