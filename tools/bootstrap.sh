@@ -32,7 +32,11 @@ bootstrap() {
     PYTHON="$VENV/bin/python"
     local stamp
     stamp="$VENV/.ready-$(cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" | cksum | cut -d' ' -f1)-$(printf '%s-' "$@")"
-    [ -f "$stamp" ] && return 0
+    [ -f "$stamp" ] || { install_all "$@"; touch "$stamp"; }
+    case " $* " in *" sim "*) [ -f "$VENV/.renders" ] || ensure_rendering ;; esac
+}
+
+install_all() {
     [ -x "$PYTHON" ] || { say "Making $VENV"; "$(find_python)" -m venv "$VENV"; }
     say "Installing lerobot with extras: $* (once; needs the network)"
     local pip=("$PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile)
@@ -41,13 +45,13 @@ bootstrap() {
     "$PYTHON" "$ROOT/tools/requirements.py" "$@" | "${pip[@]}" -c "$ROOT/constraints.txt" -r /dev/stdin ||
         die "The requirements could not be installed; see the message of pip above."
     "${pip[@]}" --no-deps -e "$ROOT"
-    case " $* " in *" sim "*) ensure_rendering ;; esac
-    touch "$stamp"
 }
 
 # The simulated arm renders without a screen through EGL or OSMesa; Debian packages the latter as libosmesa6.
+renders() { "$PYTHON" -m lerobot.common.envs.koch_sim.gl >/dev/null 2>&1 && touch "$VENV/.renders"; }
+
 ensure_rendering() {
-    "$PYTHON" -m lerobot.common.envs.koch_sim.gl >/dev/null 2>&1 && return 0
+    renders && return 0
     local sudo=()
     [ "$(id -u)" = 0 ] || sudo=(sudo -n)
     if command -v apt-get >/dev/null 2>&1; then
@@ -55,6 +59,5 @@ ensure_rendering() {
         { "${sudo[@]}" apt-get install -y -qq libosmesa6 >/dev/null 2>&1 ||
             { "${sudo[@]}" apt-get update -qq && "${sudo[@]}" apt-get install -y -qq libosmesa6; } >/dev/null 2>&1; } || true
     fi
-    "$PYTHON" -m lerobot.common.envs.koch_sim.gl >/dev/null 2>&1 ||
-        say "The simulated arm cannot render here. Ask an administrator for: apt-get install libosmesa6 (or a GPU driver with EGL)."
+    renders || say "The simulated arm cannot render here. Ask an administrator for: apt-get install libosmesa6 (or a GPU driver with EGL)."
 }

@@ -93,3 +93,20 @@ def import_mujoco():
     except ModuleNotFoundError as error:
         raise ImportError('The simulated arm needs mujoco: pip install -e ".[sim]"') from error
     return mujoco
+
+
+def main() -> None:
+    """Draw a picture; exit code 1 and the reason when that is impossible here."""
+    mujoco = import_mujoco()
+    try:
+        check_gl(mujoco)
+        renderer = mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco><worldbody/></mujoco>"), 8, 8)
+        renderer.render()
+        renderer.close()
+    except Exception as error:  # drivers fail in many ways; all mean the same here
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(f"Rendering works: MUJOCO_GL={os.environ.get('MUJOCO_GL', 'default')}")
+
+
+if __name__ == "__main__":
+    main()
