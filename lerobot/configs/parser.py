@@ -27,7 +27,7 @@ PRESETS_DIR = Path(__file__).parent / "presets"
 _SPELLINGS = {"true": True, "false": False, "none": None, "null": None, "yes": True, "no": False}
 
 
-class PluginLoadError(Exception):
+class PluginLoadError(ImportError):
     """A package named by `--*.discover_packages_path` could not be imported."""
 
 

@@ -16,6 +16,12 @@ IMAGENET_STATS = {
 }
 
 
+class MissingStatisticsError(ValueError, KeyError):
+    """A feature has no statistics where some are needed."""
+
+    __str__ = Exception.__str__  # a KeyError's own would quote the message
+
+
 def resolve_delta_timestamps(policy_cfg, ds_meta: LeRobotDatasetMetadata) -> dict[str, list[float]] | None:
     """The seconds around a frame that a policy reads of each feature; None if it reads single frames only."""
     deltas = {}
@@ -33,10 +39,10 @@ def resolve_delta_timestamps(policy_cfg, ds_meta: LeRobotDatasetMetadata) -> dic
 
 
 def use_imagenet_stats(meta: LeRobotDatasetMetadata) -> None:
-    """Replace mean and std of every camera by ImageNet's; KeyError naming a camera without statistics."""
+    """Replace mean and std of every camera by ImageNet's; MissingStatisticsError names a camera without."""
     for key in meta.camera_keys:
         if key not in meta.stats:
-            raise KeyError(
+            raise MissingStatisticsError(
                 f"Camera '{key}' has no statistics in '{meta.root / 'meta'}'. Recompute them, or set "
                 "--dataset.use_imagenet_stats=false with a normalization that needs none."
             )

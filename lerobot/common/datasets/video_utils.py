@@ -27,7 +27,7 @@ av.logging.set_level(av.logging.ERROR)
 _ONE_THREAD = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
 
 
-class VideoDecodeError(RuntimeError):
+class VideoDecodeError(ValueError, RuntimeError):
     """A video file is missing, truncated, or not decodable; the message names the file."""
 
 

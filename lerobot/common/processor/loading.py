@@ -18,7 +18,7 @@ from lerobot.common.processor.steps import ProcessorStep
 from lerobot.common.utils.hub import find_file
 
 
-class ProcessorMigrationError(Exception):
+class ProcessorMigrationError(ValueError):
     """A checkpoint of a legacy layout: statistics inside the weights, no processor file."""
 
     def __init__(self, model_path: str | Path, migration_command: str, original_error: str):

@@ -20,6 +20,10 @@ LATE_MESSAGE = (
 )
 
 
+class RenderingError(RuntimeError, ValueError):
+    """Pictures cannot be drawn here; the message names the remedy."""
+
+
 def select_gl() -> str:
     """Sets `MUJOCO_GL` (and one rendering thread for software GL) and returns the backend's name.
 
@@ -77,12 +81,12 @@ def _procedure(egl, name: bytes, result, *arguments):
 
 
 def check_gl(mujoco) -> None:
-    """Raises RuntimeError, with the remedy, where opening a renderer would fail or crash."""
+    """Raises RenderingError, with the remedy, where opening a renderer would fail or crash."""
     if not hasattr(mujoco, "GLContext"):
-        raise RuntimeError(NO_GL_MESSAGE)
+        raise RenderingError(NO_GL_MESSAGE)
     needs_display = sys.platform == "linux" and "glfw" in mujoco.GLContext.__module__
     if needs_display and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise RuntimeError(LATE_MESSAGE)
+        raise RenderingError(LATE_MESSAGE)
 
 
 def import_mujoco():
