@@ -105,6 +105,8 @@ class TrainPipelineConfig:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name}={getattr(self, name)}: expected at least {least}.")
+        if self.rename_map and not self.policy.pretrained_path:
+            raise ValueError("--rename_map maps names to those of a checkpoint: it needs --policy.path.")
         if self.dataset.frame_store and self.policy.image_size is None:
             raise ValueError("--dataset.frame_store=true needs --policy.image_size=[height,width].")
         if self.dataset.frame_store and self.dataset.image_transforms.enable:

@@ -125,3 +125,19 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(make_config, m
 def test_the_smoke_run_resumes_to_the_same_losses(make_config, capsys):
     smoke(make_config(), train)
     assert "Smoke run passed" in capsys.readouterr().out
+
+
+def test_cameras_are_renamed_to_those_of_the_checkpoint(make_config, tmp_path):
+    cfg = make_config(steps=1)
+    train(cfg)
+    folder = cfg.output_dir / "checkpoints" / "last" / "pretrained_model"
+    rename = '--rename_map={"observation.images.laptop": "observation.images.camera1"}'
+    flags = [f"--dataset.root={cfg.dataset.root}", "--steps=1", "--num_workers=0", rename]
+    tuned = [f"--policy.path={folder}", f"--output_dir={tmp_path / 'tuned'}"]
+    train(parser.parse(TrainPipelineConfig, flags + tuned))
+    saved = tmp_path / "tuned/checkpoints/last/pretrained_model"
+    assert "observation.images.camera1" in json.loads((saved / "config.json").read_text())["input_features"]
+    steps = json.loads((saved / "policy_preprocessor.json").read_text())["steps"]
+    assert steps[0]["config"]["rename_map"] == {"observation.images.laptop": "observation.images.camera1"}
+    with pytest.raises(ValueError, match="--policy.path"):
+        train(parser.parse(TrainPipelineConfig, [*flags, "--policy.type=act"]))

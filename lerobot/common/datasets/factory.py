@@ -66,6 +66,7 @@ def make_dataset(cfg, episodes: list[int] | None = None, return_uint8: bool = Fa
         delta_timestamps=resolve_delta_timestamps(cfg.policy, meta),
         image_transforms=ImageTransforms(options.image_transforms) if options.image_transforms.enable else None,
         revision=options.revision,
+        tolerance_s=cfg.tolerance_s,
         video_backend=options.video_backend,
         return_uint8=return_uint8,
     )

@@ -9,6 +9,7 @@ import torch
 from lerobot.common.constants import POLICY_PREPROCESSOR_DEFAULT_NAME
 from lerobot.common.policies.factory import make_pre_post_processors
 from lerobot.common.processor.images import images_to_float
+from lerobot.common.processor.rename import rename_stats
 from lerobot.common.utils.hub import find_file
 
 
@@ -25,7 +26,7 @@ def make_training_processors(cfg, dataset_stats: dict):
         return make_pre_post_processors(policy, path)
     logging.info("Statistics come from the dataset, not from %s.", path)
     features = {**policy.input_features, **policy.output_features}
-    normalizer = {"stats": dataset_stats, "features": features, "norm_map": policy.normalization_mapping}
+    normalizer = {"stats": rename_stats(dataset_stats, cfg.rename_map), "features": features, "norm_map": policy.normalization_mapping}
     overrides = {"normalizer_processor": normalizer}
     if cfg.rename_map:
         overrides["rename_observations_processor"] = {"rename_map": cfg.rename_map}
