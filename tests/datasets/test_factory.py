@@ -36,7 +36,9 @@ def config(root, policy=None, **options):
         "video_backend": "pyav",
         "frame_store": False,
     }
-    return SimpleNamespace(dataset=SimpleNamespace(**{**defaults, **options}), policy=policy or Policy(), tolerance_s=1e-4)
+    return SimpleNamespace(
+        dataset=SimpleNamespace(**{**defaults, **options}), policy=policy or Policy(), tolerance_s=1e-4
+    )
 
 
 def test_windows_are_the_policys_indices_in_seconds(recorded_root):

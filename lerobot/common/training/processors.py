@@ -26,7 +26,11 @@ def make_training_processors(cfg, dataset_stats: dict):
         return make_pre_post_processors(policy, path)
     logging.info("Statistics come from the dataset, not from %s.", path)
     features = {**policy.input_features, **policy.output_features}
-    normalizer = {"stats": rename_stats(dataset_stats, cfg.rename_map), "features": features, "norm_map": policy.normalization_mapping}
+    normalizer = {
+        "stats": rename_stats(dataset_stats, cfg.rename_map),
+        "features": features,
+        "norm_map": policy.normalization_mapping,
+    }
     overrides = {"normalizer_processor": normalizer}
     if cfg.rename_map:
         overrides["rename_observations_processor"] = {"rename_map": cfg.rename_map}
