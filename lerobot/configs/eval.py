@@ -4,6 +4,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import lerobot.common.policies  # noqa: F401  registers the choices of --policy.type
 from lerobot.common.envs.configs import EnvConfig
 from lerobot.configs.default import EvalConfig
 from lerobot.configs.policies import PreTrainedConfig

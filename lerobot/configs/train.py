@@ -7,6 +7,7 @@ from pathlib import Path
 
 import draccus
 
+import lerobot.common.policies  # noqa: F401  registers the choices of --policy.type
 from lerobot.common.constants import (
     CHECKPOINTS_DIR,
     LAST_CHECKPOINT_LINK,
