@@ -53,6 +53,8 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
     loss_over_padding: bool = extra(False)  # count padded steps in the loss, as LeRobot 0.4.4 does
     # (height, width) that the preprocessor resizes every camera to; empty: pictures stay as they are
     image_size: tuple[int, int] | None = extra(None)
+    # the dataset's cameras that the policy looks at, as `observation.images.laptop` or `laptop`; empty: all of them
+    cameras: list[str] | None = extra(None)
 
     def __post_init__(self):
         self.pretrained_path = None if self.pretrained_path is None else str(self.pretrained_path)
@@ -111,6 +113,12 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
     def image_features(self) -> dict[str, PolicyFeature]:
         """Inputs of type VISUAL in their stored order, which is the camera order everywhere."""
         return {k: f for k, f in self.input_features.items() if f.type is FeatureType.VISUAL}
+
+    @property
+    def image_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape (C, H, W) in which each camera's pictures reach the network, that is after `image_size`."""
+        shapes = {k: tuple(f.shape) for k, f in self.image_features.items()}
+        return {k: (s[0], *self.image_size) for k, s in shapes.items()} if self.image_size else shapes
 
     @property
     def action_feature(self) -> PolicyFeature | None:

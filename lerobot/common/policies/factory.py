@@ -70,9 +70,19 @@ def set_features(cfg: PreTrainedConfig, features: dict, rename_map: dict[str, st
     """Fill `input_features` and `output_features` of `cfg` from policy features, in their order."""
     names = rename_map or {}
     cfg.output_features = {k: f for k, f in features.items() if f.type is FeatureType.ACTION}
-    cfg.input_features = {names.get(k, k): f for k, f in features.items() if f.type is not FeatureType.ACTION}
+    inputs = {names.get(k, k): f for k, f in features.items() if f.type is not FeatureType.ACTION}
+    cfg.input_features = inputs if cfg.cameras is None else _with_cameras(inputs, cfg.cameras)
     if ACTION not in cfg.output_features:
         raise ValueError(f"There is no feature '{ACTION}' to learn; features found: {', '.join(features)}.")
+
+
+def _with_cameras(inputs: dict, cameras: list[str]) -> dict:
+    """`inputs` without the pictures of other cameras than those named (by key, or by its last part)."""
+    pictures = {k: {k, k.rpartition(".")[2]} for k, f in inputs.items() if f.type is FeatureType.VISUAL}
+    unknown = set(cameras) - set().union(*pictures.values())
+    if unknown:
+        raise ValueError(f"--policy.cameras names {', '.join(sorted(unknown))}; there are: {', '.join(pictures)}.")
+    return {k: f for k, f in inputs.items() if k not in pictures or pictures[k] & set(cameras)}
 
 
 def make_pre_post_processors(
