@@ -152,7 +152,12 @@ def check_features(env, config, preprocessor=None) -> None:
     Raises ValueError with both lists if a camera or a state is missing or has another shape, or if the
     action has another width. A policy that resizes its pictures takes any size.
     """
-    given = environment_shapes(env, _rename_map(preprocessor))
+    given = environment_shapes(env, rename_map_of(preprocessor))
+    check_shapes(given, config, "environment", "Use the --env.* settings that it was trained with, or")
+
+
+def check_shapes(given: dict[str, tuple[int, ...]], config, source: str, hint: str = "Use") -> None:
+    """Raise ValueError if features (channel-first shapes, by the checkpoint's names) of `source` do not fit."""
     wanted = {k: tuple(f.shape) for k, f in {**config.input_features, **config.output_features}.items()}
     resizes = bool(getattr(config, "image_size", None) or getattr(config, "resize_imgs_with_padding", None))
     may_lack = getattr(config, "empty_cameras", 0)
@@ -166,11 +171,12 @@ def check_features(env, config, preprocessor=None) -> None:
         elif given[key] != shape and not (resizes and key in config.image_features):
             problems.append(f"'{key}' has another shape")
     if problems:
+        width = max(len("checkpoint"), len(source)) + 1
         raise ValueError(
-            f"The environment does not fit the checkpoint ({config.pretrained_path or config.type}): "
-            f"{', '.join(problems)}.\n  checkpoint:  {_listing(wanted)}\n  environment: {_listing(given)}\n"
-            "Use the --env.* settings that it was trained with, or "
-            '--rename_map={"<environment>": "<checkpoint>"}.'
+            f"The {source} does not fit the checkpoint ({config.pretrained_path or config.type}): "
+            f"{', '.join(problems)}.\n  {'checkpoint:':<{width}} {_listing(wanted)}\n"
+            f"  {source + ':':<{width}} {_listing(given)}\n"
+            f'{hint} --rename_map={{"<{source}>": "<checkpoint>"}}.'
         )
 
 
@@ -183,7 +189,8 @@ def environment_shapes(env, rename_map: dict[str, str]) -> dict[str, tuple[int, 
     return {**shapes, ACTION: tuple(env.single_action_space.shape)}
 
 
-def _rename_map(preprocessor) -> dict[str, str]:
+def rename_map_of(preprocessor) -> dict[str, str]:
+    """Which observations a preprocessor renames, and to what."""
     maps = [getattr(step, "rename_map", {}) for step in getattr(preprocessor, "steps", ())]
     return {key: name for one in maps for key, name in one.items()}
 
