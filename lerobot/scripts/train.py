@@ -25,7 +25,7 @@ from lerobot.common.training.checkpoint import (
 from lerobot.common.training.data import Timer, endless, log_dataset, make_loader, split_episodes
 from lerobot.common.training.metrics import MetricsFile, describe, make_tracker, require_finite
 from lerobot.common.training.precision import Precision
-from lerobot.common.training.processors import images_as_float, make_training_processors
+from lerobot.common.training.processors import images_as_float, make_training_processors, match_dataset
 from lerobot.common.training.report import evaluate_in_env, finish
 from lerobot.common.training.smoke import smoke
 from lerobot.common.utils.random_utils import derive_seed, set_seed
@@ -67,6 +67,7 @@ def train(cfg: TrainPipelineConfig):
     train_episodes, held_out = split_episodes(cfg)
     dataset = make_dataset(cfg, episodes=train_episodes, return_uint8=True)
     log_dataset(dataset, held_out)
+    match_dataset(cfg, dataset)
     policy = make_policy(cfg.policy, ds_meta=dataset.meta, rename_map=cfg.rename_map)
     preprocessor, postprocessor = make_training_processors(cfg, dataset.meta.stats)
     optimizer, scheduler = make_optimizer_and_scheduler(cfg, policy)

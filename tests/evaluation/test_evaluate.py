@@ -61,13 +61,14 @@ def test_renamed_cameras_count_under_their_new_name(config):
     check_features(make_reach(), config, PolicyProcessorPipeline([rename]))
 
 
-def test_as_many_cameras_may_lack_as_the_policy_fills_itself(config):
-    for name in ("empty_camera_0", "empty_camera_1"):
+def test_as_many_cameras_may_lack_as_the_policy_fills_itself(config, caplog):
+    for name in ("left", "right", "empty_camera_0", "empty_camera_1"):
         config.input_features[f"observation.images.{name}"] = config.input_features[TOP]
     config.empty_cameras = 2
     check_features(make_reach(), config)
+    assert "left is absent" in caplog.text and "empty_camera" not in caplog.text
     config.empty_cameras = 1
-    with pytest.raises(ValueError, match="empty_camera_1"):
+    with pytest.raises(ValueError, match="(?s)right' is missing.*--policy.empty_cameras"):
         check_features(make_reach(), config)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import tempfile
 import time
@@ -21,6 +22,7 @@ from lerobot.common.envs.utils import preprocess_observation
 from lerobot.common.evaluation.rollout import eval_policy, evaluation_result
 from lerobot.common.evaluation.video import discard_partial
 from lerobot.common.evaluation.workers import EpisodeWorkers
+from lerobot.common.policies.cameras import is_empty_camera
 from lerobot.common.policies.pretrained import count_parameters
 
 SMALL_POLICY = 50_000_000  # parameters below which one thread computes a policy on a CPU
@@ -160,12 +162,15 @@ def check_shapes(given: dict[str, tuple[int, ...]], config, source: str, hint: s
     """Raise ValueError if features (channel-first shapes, by the checkpoint's names) of `source` do not fit."""
     wanted = {k: tuple(f.shape) for k, f in {**config.input_features, **config.output_features}.items()}
     resizes = bool(getattr(config, "image_size", None) or getattr(config, "resize_imgs_with_padding", None))
-    may_lack = getattr(config, "empty_cameras", 0)
+    may_lack = getattr(config, "empty_cameras", None)
     problems = []
     for key, shape in wanted.items():
+        if is_empty_camera(key):
+            continue
         if key not in given:
-            if key in config.image_features and may_lack > 0:
+            if key in config.image_features and may_lack:
                 may_lack -= 1
+                logging.warning("%s is absent: the policy runs with an empty camera in its place.", key)
                 continue
             problems.append(f"'{key}' is missing")
         elif given[key] != shape and not (resizes and key in config.image_features):
@@ -176,7 +181,8 @@ def check_shapes(given: dict[str, tuple[int, ...]], config, source: str, hint: s
             f"The {source} does not fit the checkpoint ({config.pretrained_path or config.type}): "
             f"{', '.join(problems)}.\n  {'checkpoint:':<{width}} {_listing(wanted)}\n"
             f"  {source + ':':<{width}} {_listing(given)}\n"
-            f'{hint} --rename_map={{"<{source}>": "<checkpoint>"}}.'
+            f'{hint} --rename_map={{"<{source}>": "<checkpoint>"}}'
+            + (", or --policy.empty_cameras=1 to run without one of the cameras." if may_lack is not None else ".")
         )
 
 

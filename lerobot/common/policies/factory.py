@@ -14,6 +14,7 @@ from lerobot.common.constants import (
     SAFETENSORS_SINGLE_FILE,
 )
 from lerobot.common.datasets.utils import dataset_to_policy_features
+from lerobot.common.policies.cameras import keep_places, match_cameras
 from lerobot.common.policies.pretrained import PreTrainedPolicy, read_state
 from lerobot.common.utils.hub import HUB_OPTIONS, find_file
 from lerobot.configs.policies import PreTrainedConfig
@@ -46,13 +47,15 @@ def _config_class(name: str) -> type[PreTrainedConfig]:
 def make_policy(cfg: PreTrainedConfig, ds_meta=None, env_cfg=None, rename_map=None) -> PreTrainedPolicy:
     """Build the policy of `cfg` for a dataset (training) or an environment, loading `cfg.pretrained_path` if set.
 
-    With a dataset, the features are the dataset's. With an environment and a checkpoint, the features are the
-    checkpoint's. Raises ValueError for features that the policy cannot use.
+    With a dataset, the features are the dataset's, its cameras under the names of the checkpoint (`match_cameras`;
+    `rename_map` chooses). With an environment and a checkpoint, the features are the checkpoint's. Raises ValueError
+    for features that the policy cannot use.
     """
     if (ds_meta is None) == (env_cfg is None):
         raise ValueError("make_policy needs exactly one of ds_meta and env_cfg.")
     if ds_meta is not None:
-        set_features(cfg, dataset_to_policy_features(ds_meta.features), rename_map)
+        features = dataset_to_policy_features(ds_meta.features)
+        set_features(cfg, features, match_cameras(cfg, features, rename_map))
     elif not cfg.pretrained_path:
         from lerobot.common.envs.utils import env_to_policy_features
 
@@ -71,14 +74,22 @@ def set_features(cfg: PreTrainedConfig, features: dict, rename_map: dict[str, st
     names = rename_map or {}
     cfg.output_features = {k: f for k, f in features.items() if f.type is FeatureType.ACTION}
     inputs = {names.get(k, k): f for k, f in features.items() if f.type is not FeatureType.ACTION}
-    cfg.input_features = inputs if cfg.cameras is None else _with_cameras(inputs, cfg.cameras)
+    inputs = inputs if cfg.cameras is None else _with_cameras(inputs, cfg.cameras, names)
+    from_checkpoint = cfg.pretrained_path and cfg.image_features and hasattr(cfg, "empty_cameras")
+    cfg.input_features = keep_places(cfg, inputs) if from_checkpoint else inputs
     if ACTION not in cfg.output_features:
         raise ValueError(f"There is no feature '{ACTION}' to learn; features found: {', '.join(features)}.")
 
 
-def _with_cameras(inputs: dict, cameras: list[str]) -> dict:
-    """`inputs` without the pictures of other cameras than those named (by key, or by its last part)."""
-    pictures = {k: {k, k.rpartition(".")[2]} for k, f in inputs.items() if f.type is FeatureType.VISUAL}
+def _with_cameras(inputs: dict, cameras: list[str], renamed: dict[str, str]) -> dict:
+    """`inputs` without the pictures of other cameras than those named (by key, or by its last part, before or after
+    renaming)."""
+    before = {new: old for old, new in renamed.items()}
+    pictures = {
+        k: {n for name in (k, before.get(k, k)) for n in (name, name.rpartition(".")[2])}
+        for k, f in inputs.items()
+        if f.type is FeatureType.VISUAL
+    }
     unknown = set(cameras) - set().union(*pictures.values())
     if unknown:
         raise ValueError(f"--policy.cameras names {', '.join(sorted(unknown))}; there are: {', '.join(pictures)}.")
@@ -99,33 +110,68 @@ def make_pre_post_processors(
     """Return (preprocessor, postprocessor): loaded from a checkpoint, or built from the configuration and statistics.
 
     A checkpoint of a legacy layout has no processor files; its processors are built from the statistics inside its
-    weights. Overrides are keyed by registered step name. With `pretrained_path`, `dataset_stats` is ignored.
+    weights. Overrides are keyed by registered step name. With `pretrained_path`, `dataset_stats` is ignored. Another
+    `vlm_model_name` than the one saved in the checkpoint's tokenizer step replaces its tokenizer.
     """
+    given = preprocessor_overrides or {}, postprocessor_overrides or {}
     if pretrained_path is None:
-        return _build(policy_cfg, dataset_stats)
+        return _for_tasks(policy_cfg, _override(_build(policy_cfg, dataset_stats), given))
     policy_cfg.pretrained_path = policy_cfg.pretrained_path or str(pretrained_path)  # its tokenizer may lie there
     hub = {k: v for k, v in kwargs.items() if k in HUB_OPTIONS}
     if find_file(pretrained_path, preprocessor_config_filename, required=False, **hub) is None:
-        return _build(policy_cfg, _statistics_in_weights(policy_cfg, pretrained_path, hub))
+        built = _build(policy_cfg, _statistics_in_weights(policy_cfg, pretrained_path, hub))
+        return _for_tasks(policy_cfg, _override(built, given))
     from lerobot.common.processor import PolicyProcessorPipeline
     from lerobot.common.processor.converters import policy_action_to_transition, transition_to_policy_action
+    from lerobot.common.processor.loading import read_pipeline_file
 
-    device = {"device_processor": {"device": policy_cfg.device}}
+    saved, _ = read_pipeline_file(pretrained_path, preprocessor_config_filename, **hub)
+    overrides = {"device_processor": {"device": policy_cfg.device}, **given[0]}
+    if tokenizer := _chosen_tokenizer(policy_cfg, saved):
+        overrides["tokenizer_processor"] = {**tokenizer, **overrides.get("tokenizer_processor", {})}
     preprocessor = PolicyProcessorPipeline.from_pretrained(
         pretrained_path,
         config_filename=preprocessor_config_filename,
-        overrides={**device, **(preprocessor_overrides or {})},
+        overrides=overrides,
         **hub,
     )
     postprocessor = PolicyProcessorPipeline.from_pretrained(
         pretrained_path,
         config_filename=postprocessor_config_filename,
-        overrides=postprocessor_overrides or {},
+        overrides=given[1],
         to_transition=policy_action_to_transition,
         to_output=transition_to_policy_action,
         **hub,
     )
-    return preprocessor, postprocessor
+    return _for_tasks(policy_cfg, (preprocessor, postprocessor))
+
+
+def _for_tasks(cfg: PreTrainedConfig, pipelines: tuple) -> tuple:
+    """`pipelines`, the preprocessor of which warns of sentences that the policy was not trained on."""
+    for step in pipelines[0].steps:
+        if hasattr(step, "known_tasks"):
+            step.known_tasks = set(getattr(cfg, "training_tasks", ()))
+    return pipelines
+
+
+def _chosen_tokenizer(cfg: PreTrainedConfig, saved: dict) -> dict:
+    """What `--policy.vlm_model_name` changes in the tokenizer step of a saved preprocessor, if it names another."""
+    wanted = getattr(cfg, "vlm_model_name", None)
+    steps = [s.get("config", {}) for s in saved["steps"] if s.get("registry_name") == "tokenizer_processor"]
+    return {"tokenizer_name": wanted} if wanted and any(s.get("tokenizer_name") != wanted for s in steps) else {}
+
+
+def _override(pipelines: tuple, overrides: tuple[dict, dict]) -> tuple:
+    """Rebuild steps of new pipelines with other constructor arguments, by registered name."""
+    from lerobot.common.processor.pipeline import registered_name
+
+    for pipeline, by_name in zip(pipelines, overrides, strict=True):
+        for i, step in enumerate(pipeline.steps):
+            name = registered_name(step)
+            if name in by_name:
+                pipeline.steps[i] = type(step)(**{**step.get_config(), **by_name[name]})
+                pipeline.steps[i].load_state_dict(step.state_dict())
+    return pipelines
 
 
 def _build(cfg: PreTrainedConfig, stats: dict | None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,9 @@ class TokenizerProcessorStep(ObservationProcessorStep):
     padding: str = "max_length"
     truncation: bool = True
     input_tokenizer: Any = field(default=None, init=False, repr=False)
+    # Sentences that the policy was trained on (empty: unknown); another one, or one cut short, warns once.
+    known_tasks: set[str] = field(default_factory=set, init=False, repr=False)
+    _warned: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self):
         if self.tokenizer is None and self.tokenizer_name is None:
@@ -124,18 +128,50 @@ class TokenizerProcessorStep(ObservationProcessorStep):
         raise ValueError(f"Task cannot be None or other than a string or list of strings, got {task!r}.")
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        tasks = self.get_task(self.transition)
+        self._warn_of_unseen(tasks)
         encoded = self.input_tokenizer(
-            self.get_task(self.transition),
+            tasks,
             padding=self.padding,
             padding_side=self.padding_side,
             truncation=self.truncation,
             max_length=self.max_length,
             return_tensors="pt",
         )
+        self._warn_of_cut(tasks, encoded["attention_mask"])
         device = self._device_of(observation)
         observation[OBS_LANGUAGE_TOKENS] = encoded["input_ids"].to(device=device)
         observation[OBS_LANGUAGE_ATTENTION_MASK] = encoded["attention_mask"].to(device=device, dtype=torch.bool)
         return observation
+
+    def _warn_of_unseen(self, tasks: list[str]) -> None:
+        if not self.known_tasks:
+            return
+        for task in {t.strip() for t in tasks} - {t.strip() for t in self.known_tasks} - self._warned:
+            self._warned.add(task)
+            known = sorted(self.known_tasks)
+            logging.warning(
+                "This policy was never trained on the task '%s'; it was on: %s%s.",
+                task,
+                "; ".join(f"'{t}'" for t in known[:5]),
+                f" and {len(known) - 5} more" if len(known) > 5 else "",
+            )
+
+    def _warn_of_cut(self, tasks: list[str], mask: torch.Tensor) -> None:
+        for task, count in zip(tasks, mask.sum(dim=1).tolist(), strict=True):
+            if count < self.max_length or task in self._warned:
+                continue
+            whole = len(self.input_tokenizer(task)["input_ids"])
+            if self.truncation and whole > self.max_length:
+                side = "beginning" if self.input_tokenizer.truncation_side == "left" else "end"
+                logging.warning(
+                    "The task '%s' has %d tokens, %d are read: its %s is cut off (--policy.tokenizer_max_length).",
+                    task.strip(),
+                    whole,
+                    self.max_length,
+                    side,
+                )
+            self._warned.add(task)
 
     def _device_of(self, observation: dict[str, Any]) -> torch.device | None:
         candidates = (*observation.values(), self.transition.get(TransitionKey.ACTION))

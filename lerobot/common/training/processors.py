@@ -7,10 +7,35 @@ import logging
 import torch
 
 from lerobot.common.constants import POLICY_PREPROCESSOR_DEFAULT_NAME
+from lerobot.common.datasets.utils import dataset_to_policy_features
+from lerobot.common.policies.cameras import camera_table, match_cameras
 from lerobot.common.policies.factory import make_pre_post_processors
 from lerobot.common.processor.images import images_to_float
 from lerobot.common.processor.rename import rename_stats
 from lerobot.common.utils.hub import find_file
+
+# Typed flags that change the tokenizer step of the checkpoint that a run starts from.
+TOKENIZER_FLAGS = {"policy.tokenizer_max_length": "max_length", "policy.pad_language_to": "padding"}
+
+
+def match_dataset(cfg, dataset) -> None:
+    """Fit the dataset to the checkpoint that a run starts from, before the policy is built.
+
+    Puts the cameras' renaming into `cfg.rename_map` and shows it as a table; adds the task sentences to
+    `cfg.policy.training_tasks` where the policy reads them.
+    """
+    features = dataset_to_policy_features(dataset.meta.features)
+    cfg.rename_map = match_cameras(cfg.policy, features, cfg.rename_map)
+    if table := camera_table(cfg.policy, features, cfg.rename_map):
+        logging.info("%s", table)
+    if hasattr(cfg.policy, "training_tasks"):
+        cfg.policy.training_tasks = sorted({*cfg.policy.training_tasks, *_tasks_of(dataset)})
+
+
+def _tasks_of(dataset) -> list[str]:
+    if dataset.episodes is None:
+        return list(dataset.meta.tasks.values())
+    return [task for i in dataset.episodes for task in dataset.meta.episodes[i]["tasks"]]
 
 
 def make_training_processors(cfg, dataset_stats: dict):
@@ -20,24 +45,27 @@ def make_training_processors(cfg, dataset_stats: dict):
     and features from the dataset.
     """
     policy, path = cfg.policy, cfg.policy.pretrained_path
-    if path is None or find_file(path, f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json", required=False) is None:
+    if path is None:
         return make_pre_post_processors(policy, dataset_stats=dataset_stats)
     if cfg.resume:
         return make_pre_post_processors(policy, path)
     logging.info("Statistics come from the dataset, not from %s.", path)
-    features = {**policy.input_features, **policy.output_features}
+    stats = rename_stats(dataset_stats, cfg.rename_map)
+    changed = {"rename_observations_processor": {"rename_map": cfg.rename_map}} if cfg.rename_map else {}
+    if find_file(path, f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json", required=False) is None:
+        return make_pre_post_processors(policy, dataset_stats=stats, preprocessor_overrides=changed)
+    typed = {name: getattr(policy, f.partition(".")[2]) for f, name in TOKENIZER_FLAGS.items() if f in cfg.typed_flags}
+    if typed:
+        changed["tokenizer_processor"] = typed
     normalizer = {
-        "stats": rename_stats(dataset_stats, cfg.rename_map),
-        "features": features,
+        "stats": stats,
+        "features": {**policy.input_features, **policy.output_features},
         "norm_map": policy.normalization_mapping,
     }
-    overrides = {"normalizer_processor": normalizer}
-    if cfg.rename_map:
-        overrides["rename_observations_processor"] = {"rename_map": cfg.rename_map}
     return make_pre_post_processors(
         policy,
         path,
-        preprocessor_overrides=overrides,
+        preprocessor_overrides={"normalizer_processor": normalizer, **changed},
         postprocessor_overrides={"unnormalizer_processor": {**normalizer, "features": policy.output_features}},
     )
 

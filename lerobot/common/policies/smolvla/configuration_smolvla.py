@@ -80,6 +80,7 @@ class SmolVLAConfig(PreTrainedConfig):
     vlm_config: dict = extra({})  # overrides of the vision-language model's configuration, nested as there
     # (noise, time) draws per sample and step; pictures, which cost more than the expert, are encoded once.
     draws_per_sample: int = extra(1)
+    training_tasks: list[str] = extra([])  # sentences seen in training, filled from the dataset; others warn
     optimizer_lr_vision: float | None = extra(None)  # learning rate of the vision tower; empty: optimizer_lr
 
     def __post_init__(self):

@@ -1,0 +1,150 @@
+"""SmolVLA through the training command: fine-tuning, cameras, sentences, resuming, unfreezing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.policies.factory import make_pre_post_processors
+from lerobot.common.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from lerobot.common.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
+from lerobot.configs import parser
+from lerobot.configs.policies import PreTrainedConfig
+from lerobot.configs.train import TrainPipelineConfig
+from lerobot.scripts.train import train
+
+from .conftest import tiny_policy
+
+TASK = "Put the red cube in the tray."
+RENAMED = {
+    f"observation.images.{a}": f"observation.images.{b}" for a, b in (("laptop", "camera1"), ("phone", "camera2"))
+}
+
+
+@pytest.fixture(scope="session")
+def dataset_root(tmp_path_factory):
+    """Two short episodes with two cameras."""
+    root = tmp_path_factory.mktemp("data") / "two_cameras"
+    vector = {"dtype": "float32", "shape": (6,), "names": [f"joint_{i}" for i in range(6)]}
+    picture = {"dtype": "image", "shape": (32, 40, 3), "names": ["height", "width", "channels"]}
+    names = ("observation.images.laptop", "observation.images.phone")
+    features = {"observation.state": vector, "action": vector, **dict.fromkeys(names, picture)}
+    dataset = LeRobotDataset.create("two_cameras", 30, root=root, features=features, use_videos=False)
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        for _ in range(4):
+            vectors = {k: rng.normal(3, 2, size=6).astype(np.float32) for k in ("observation.state", "action")}
+            pictures = {k: rng.integers(0, 255, (32, 40, 3), np.uint8) for k in names}
+            dataset.add_frame({**vectors, **pictures, "task": TASK})
+        dataset.save_episode()
+    return root
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A policy with three cameras and its processors, as LeRobot writes them."""
+    policy = tiny_policy(cameras=("camera1", "camera2", "camera3"))
+    zeros = {"mean": torch.zeros(6), "std": torch.ones(6)}
+    pre, post = make_smolvla_pre_post_processors(policy.config, {"observation.state": zeros, "action": zeros})
+    for part in (policy, pre, post):
+        part.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def run(dataset_root, tmp_path):
+    """Train with flags on top of a tiny run; returns the folder of the last checkpoint's model."""
+
+    def run(*flags, name="run"):
+        fixed = [f"--output_dir={tmp_path / name}", "--num_workers=0", "--batch_size=2", "--log_freq=1"]
+        if not any(f.startswith("--resume") for f in flags):
+            fixed += [f"--dataset.root={dataset_root}"]
+        if not any(f.startswith("--steps") for f in flags):
+            fixed += ["--steps=1"]
+        train(parser.parse(TrainPipelineConfig, [*fixed, *flags]))
+        return tmp_path / name / "checkpoints" / "last" / "pretrained_model"
+
+    return run
+
+
+def steps_of(folder) -> dict:
+    steps = json.loads((folder / "policy_preprocessor.json").read_text())["steps"]
+    return {s["registry_name"]: s["config"] for s in steps}
+
+
+def observation() -> dict:
+    pictures = {k: torch.rand(3, 32, 40) for k in RENAMED}
+    return {"observation.state": torch.zeros(6), **pictures, "task": TASK}
+
+
+def test_a_fine_tune_fills_the_checkpoints_cameras_and_runs_on_the_datasets(run, checkpoint, caplog):
+    caplog.set_level("INFO")
+    folder = run(f"--policy.path={checkpoint}")
+    assert "camera2  <-  observation.images.phone" in caplog.text and "camera3  <-  (empty)" in caplog.text
+    assert f"Statistics come from the dataset, not from {checkpoint}" in caplog.text
+    assert steps_of(folder)["rename_observations_processor"]["rename_map"] == RENAMED
+    config = PreTrainedConfig.from_pretrained(folder)
+    assert [k.rpartition(".")[2] for k in config.image_features] == ["camera1", "camera2", "empty_camera_0"]
+    policy = SmolVLAPolicy.from_pretrained(folder, config=config)
+    pre, post = make_pre_post_processors(config, folder)
+    assert post(policy.select_action(pre(observation()))).shape == (1, 6)
+    again = run(f"--policy.path={folder}", name="again")  # the renaming is the checkpoint's own by now
+    assert steps_of(again)["rename_observations_processor"]["rename_map"] == RENAMED
+
+
+def test_a_rename_map_overrides_the_order(run, checkpoint):
+    chosen = {"observation.images.phone": "observation.images.camera1"}
+    folder = run(f"--policy.path={checkpoint}", f"--rename_map={json.dumps(chosen)}")
+    renamed = steps_of(folder)["rename_observations_processor"]["rename_map"]
+    assert renamed == {**chosen, "observation.images.laptop": "observation.images.camera2"}
+
+
+def test_a_legacy_checkpoint_without_processor_files_is_renamed_too(run, checkpoint):
+    for file in checkpoint.glob("policy_p*"):
+        file.unlink()
+    weights = load_file(checkpoint / "model.safetensors")
+    buffers = {"normalize_inputs.buffer_observation_state", "normalize_targets.buffer_action"}
+    buffers = {f"{b}.{s}": torch.full((6,), 2.0) for b in buffers for s in ("mean", "std")}
+    save_file({**weights, **buffers}, checkpoint / "model.safetensors")
+    folder = run(f"--policy.path={checkpoint}")
+    assert steps_of(folder)["rename_observations_processor"]["rename_map"] == RENAMED
+    state = load_file(folder / "policy_preprocessor_step_5_normalizer_processor.safetensors")
+    assert (state["action.mean"] - 2).abs().min() > 0.01  # the dataset's, not those of the checkpoint
+    config = PreTrainedConfig.from_pretrained(checkpoint)
+    renaming = {"rename_observations_processor": {"rename_map": RENAMED}}
+    pre, _ = make_pre_post_processors(config, checkpoint, preprocessor_overrides=renaming)
+    batch = pre(observation())
+    assert "observation.images.camera2" in batch and (batch["observation.state"] == -1).all()
+
+
+def test_sentences_of_training_are_kept_and_others_warn_once(run, checkpoint, caplog):
+    folder = run(f"--policy.path={checkpoint}")
+    assert json.loads((folder / "extras.json").read_text())["training_tasks"] == [TASK]
+    pre, _ = make_pre_post_processors(PreTrainedConfig.from_pretrained(folder), folder)
+    pre(observation())
+    assert "never trained" not in caplog.text
+    for _ in range(2):
+        pre({**observation(), "task": "Wave."})
+    assert caplog.text.count("never trained on the task 'Wave.'") == 1 and TASK in caplog.text
+
+
+def test_typed_tokenizer_flags_reach_the_checkpoints_tokenizer(run, checkpoint, caplog):
+    folder = run(
+        f"--policy.path={checkpoint}", "--policy.tokenizer_max_length=6", "--policy.pad_language_to=max_length"
+    )
+    tokenizer = steps_of(folder)["tokenizer_processor"]
+    assert (tokenizer["max_length"], tokenizer["padding"]) == (6, "max_length")
+    assert "its beginning is cut off" in caplog.text
+
+
+def test_another_tokenizer_can_be_named(checkpoint, tmp_path):
+    config = PreTrainedConfig.from_pretrained(checkpoint)
+    config.vlm_model_name = str(tmp_path / "nowhere")
+    with pytest.raises((FileNotFoundError, ValueError), match="nowhere"):
+        make_pre_post_processors(config, checkpoint)
+    config.vlm_model_name = str(checkpoint / "tokenizer")
+    pre, _ = make_pre_post_processors(config, checkpoint)
+    assert pre(observation())["observation.language.tokens"].ndim == 2
