@@ -18,6 +18,8 @@ class DatasetConfig:
     video_backend: str = "pyav"  # pyav
     # decode every video once, resized to --policy.image_size, into a memory-mapped store (needs image_size)
     frame_store: bool = False
+    # for datasets without `next.reward`, where every episode ends in success: it is 1 in the last frames, this many
+    reward_at_end: int = 0
     eval_split: float = 0.0  # fraction of the episodes (the last ones) held out of training
 
     def __post_init__(self):
@@ -25,6 +27,8 @@ class DatasetConfig:
             raise ValueError("No dataset given: set --dataset.root=FOLDER or --dataset.repo_id=NAME.")
         if not 0.0 <= self.eval_split < 1.0:
             raise ValueError(f"--dataset.eval_split={self.eval_split}: expected a fraction in [0, 1).")
+        if self.reward_at_end < 0:
+            raise ValueError(f"--dataset.reward_at_end={self.reward_at_end}: expected a number of frames, 0 for none.")
         if self.video_backend not in ("pyav", "torchcodec", "video_reader"):
             raise ValueError(f"--dataset.video_backend={self.video_backend}: expected pyav.")
         if self.episodes is not None and (

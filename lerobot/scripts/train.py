@@ -87,7 +87,7 @@ def train(cfg: TrainPipelineConfig):
         batch = preprocessor(images_as_float(next(batches), precision.device))
         tracker.dataloading_s = timer()
         if cfg.seed is not None:  # draws are a function of the step, so a resumed run repeats them
-            torch.manual_seed(derive_seed(cfg.seed, step))
+            set_seed(derive_seed(cfg.seed, step))
         info = update_policy(tracker, policy, batch, optimizer, cfg.optimizer.grad_clip_norm, precision, scheduler)
         step += 1
         tracker.step()

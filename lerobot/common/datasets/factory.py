@@ -6,6 +6,7 @@ import logging
 
 import torch
 
+from lerobot.common.constants import REWARD
 from lerobot.common.datasets.frame_store import FrameStore
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.common.datasets.transforms import ImageTransforms
@@ -50,6 +51,19 @@ def use_imagenet_stats(meta: LeRobotDatasetMetadata) -> None:
         meta.stats[key] = {**meta.stats[key], **imagenet}
 
 
+def add_reward_at_end(dataset: LeRobotDataset, frames: int, deltas: list[int]) -> None:
+    """Give a dataset the feature `next.reward`, read at `deltas`: 1 in the last `frames` of each episode, else 0."""
+    if frames < 1:
+        raise ValueError(
+            f"The policy learns from '{REWARD}', which '{dataset.root}' lacks (it has {', '.join(dataset.features)}). "
+            "If each episode ends in success, --dataset.reward_at_end=N makes it 1 in the last N frames."
+        )
+    reward = torch.zeros(len(dataset))
+    for end in dataset.episode_data_index["to"].tolist():
+        reward[max(0, end - frames) : end] = 1
+    dataset.add_column(REWARD, reward, deltas)
+
+
 def make_dataset(cfg, episodes: list[int] | None = None, return_uint8: bool = False) -> LeRobotDataset:
     """The dataset that a training configuration describes, with the time windows of its policy.
 
@@ -70,6 +84,8 @@ def make_dataset(cfg, episodes: list[int] | None = None, return_uint8: bool = Fa
         video_backend=options.video_backend,
         return_uint8=return_uint8,
     )
+    if cfg.policy.reward_delta_indices is not None and REWARD not in dataset.features:
+        add_reward_at_end(dataset, options.reward_at_end, cfg.policy.reward_delta_indices)
     if options.use_imagenet_stats:
         use_imagenet_stats(dataset.meta)
     if options.frame_store and dataset.meta.camera_keys:

@@ -212,6 +212,12 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 frames.append(self.image_transforms(batch[key][position], **options))
         batch.update({key: torch.stack(frames) for key, frames in changed.items()})
 
+    def add_column(self, key: str, values: torch.Tensor, deltas: Sequence[int]) -> None:
+        """Add a float column (N,) in memory, read at `deltas` frames from the current one."""
+        self.table.columns[key] = values
+        self.meta.info["features"] = {**self.meta.features, key: {"dtype": "float32", "shape": (1,), "names": None}}
+        self._set_deltas({**(self.delta_indices or {}), key: list(deltas)})
+
     def use_frame_store(self, store: Any | None) -> None:
         """Take pictures from a `FrameStore` (at its size) instead of decoding them; None decodes again."""
         if store is not None:

@@ -169,7 +169,8 @@ def open_loop_error(
             }
             if OBS_STATE in batch and batch[OBS_STATE].shape[-1] == recorded.shape[-1]:
                 state = batch[OBS_STATE]
-                piece["state"] = state if state.ndim == 2 else state[:, -1]
+                seen = policy.config.observation_delta_indices or [0]
+                piece["state"] = state if state.ndim == 2 else state[:, seen.index(0)]
             for key, value in piece.items():
                 parts.setdefault(key, []).append(value.cpu())
     arrays = {key: torch.cat(values).numpy() for key, values in parts.items()}

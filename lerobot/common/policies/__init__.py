@@ -2,5 +2,6 @@
 
 from lerobot.common.policies.act.configuration_act import ACTConfig
 from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.common.policies.tdmpc.configuration_tdmpc import TDMPCConfig
 
-__all__ = ["ACTConfig", "SmolVLAConfig"]
+__all__ = ["ACTConfig", "SmolVLAConfig", "TDMPCConfig"]

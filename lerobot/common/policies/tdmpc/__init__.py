@@ -1,0 +1,1 @@
+"""TD-MPC: planning in a learned latent world model."""

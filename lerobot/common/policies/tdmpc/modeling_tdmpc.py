@@ -1,0 +1,212 @@
+"""TD-MPC: plan a few steps ahead in a learned latent world model (Hansen et al. 2022, Feng et al. 2023)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lerobot.common.constants import ACTION, ACTION_IS_PAD, OBS_ENV_STATE, OBS_IMAGE, OBS_STATE, REWARD
+from lerobot.common.policies.common.action_queue import ActionQueue
+from lerobot.common.policies.common.losses import masked_mean, zero_padding
+from lerobot.common.policies.pretrained import PreTrainedPolicy
+from lerobot.common.policies.tdmpc.configuration_tdmpc import TDMPCConfig
+from lerobot.common.policies.tdmpc.planning import plan
+from lerobot.common.policies.tdmpc.world_model import (
+    TDMPCTOLD,
+    TDMPCObservationEncoder,
+    flatten_forward_unflatten,
+    slow_copy,
+    update_ema_parameters,
+)
+
+MAX_ADVANTAGE_WEIGHT = 100.0
+REWARD_IS_PAD = f"{REWARD}_is_pad"
+
+
+class TDMPCPolicy(PreTrainedPolicy):
+    """TD-MPC as a policy: five losses over a short rollout for training, planned actions for control.
+
+    Letters: B batch, H horizon, A action, E ensemble. Training tensors have time in front: (H, B, ...).
+    """
+
+    config_class = TDMPCConfig
+    name = "tdmpc"
+
+    def __init__(self, config: TDMPCConfig, **kwargs):
+        super().__init__(config)
+        config.validate_features()
+        self.model = TDMPCTOLD(config)
+        self.model_target = slow_copy(self.model)
+        self.reset()
+
+    def get_optim_params(self):
+        """All parameters; those of the slow target never get a gradient."""
+        return self.parameters()
+
+    def reset(self) -> None:
+        """Forget queued actions and the plan that the next one would start from."""
+        self._action_queue = ActionQueue(max(self.config.n_action_steps, self.config.n_action_repeats))
+        self._previous_mean: Tensor | None = None
+
+    def needs_observation(self) -> bool:
+        """Whether the next `select_action` looks at its batch: not while planned actions are queued."""
+        return self._action_queue.is_empty
+
+    @torch.no_grad()
+    def select_action(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
+        """Next action (B, A) in [-1, 1]. While actions are queued the observation is not looked at."""
+        if self._action_queue.is_empty:
+            chunk, self._previous_mean = self._decide(batch, self._previous_mean)
+            repeats = self.config.n_action_repeats
+            chunk = chunk[:, :1].expand(-1, repeats, -1) if repeats > 1 else chunk[:, : self.config.n_action_steps]
+            self._action_queue.extend(chunk)
+        return self._action_queue.pop()
+
+    @torch.no_grad()
+    def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
+        """Plan (B, H, A) in [-1, 1], or (B, 1, A) of the policy network without planning; LeRobot has (H, B, A).
+
+        Queue and plan of `select_action` are neither used nor changed.
+        """
+        return self._decide(batch, None)[0]
+
+    def _decide(self, batch: dict[str, Tensor], previous_mean: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Actions (B, T, A) in [-1, 1], and what the next plan starts from."""
+        z = self.model.encode(self._current_frame(batch))
+        if not self.config.use_mpc:
+            return self.model.pi(z)[:, None].clamp(-1, 1), None
+        actions, mean = plan(self.model, z, previous_mean)
+        return actions.transpose(0, 1).clamp(-1, 1), mean
+
+    def _current_frame(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The observations (B, ...); of several frames (B, H+1, ...) the first."""
+        rank = {OBS_IMAGE: 4, OBS_STATE: 2, OBS_ENV_STATE: 2}
+        return {k: v[:, 0] if v.dim() > rank[k] else v for k, v in self._observation(batch).items()}
+
+    def _observation(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the encoder reads, the picture under `observation.image` whatever its camera is called."""
+        names = dict.fromkeys(self.config.image_features, OBS_IMAGE) | {k: k for k in (OBS_STATE, OBS_ENV_STATE)}
+        return {name: batch[key] for key, name in names.items() if key in self.config.input_features}
+
+    def update(self) -> None:
+        """Let the slow target follow; called after every optimizer step."""
+        update_ema_parameters(self.model_target, self.model, self.config.target_model_momentum)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted sum of the losses of dynamics, reward, Q, V and policy network over the valid steps.
+
+        batch: observations (B, H+1, ...), action (B, H, A) in [-1, 1], next.reward (B, H), and their `_is_pad`.
+        """
+        config, model = self.config, self.model
+        obs, action, reward, pads = self._training_tensors(batch)
+        z, predicted_reward = self._roll_out({k: v[0] for k, v in obs.items()}, action)
+        states = z[:-1]
+        q, v = model.Qs(states, action).float(), model.V(states).float()
+        with torch.no_grad():
+            following = {k: x[1:] for k, x in obs.items()}
+            next_z = self.model_target.encode(following)
+            q_target = reward + config.discount * model.V(model.encode(following))
+            v_target = self.model_target.Qs(states, action, return_min=True)
+            advantage = self.model_target.Qs(states, action, return_min=True) - v
+            weight = (config.advantage_scaling * advantage).exp().clamp(max=MAX_ADVANTAGE_WEIGHT)
+        imitation = (model.pi(states.detach()).float() - action).square().sum(-1)
+        errors = {
+            "consistency_loss": (z[1:].float() - next_z).square().mean(-1),
+            "reward_loss": (predicted_reward.float() - reward).square(),
+            "Q_value_loss": (q - q_target).square().sum(0),
+            "V_value_loss": expectile_error(v_target - v, config.expectile_weight),
+            "pi_loss": weight * imitation / config.horizon,  # a mean over the steps, where the others are sums
+        }
+        losses = {name: self._sum_of_means(error, pads[name]) for name, error in errors.items()}
+        loss = (
+            config.consistency_coeff * losses["consistency_loss"]
+            + config.reward_coeff * losses["reward_loss"]
+            + config.value_coeff * (losses["Q_value_loss"] + losses["V_value_loss"])
+            + config.pi_coeff * losses["pi_loss"]
+        )
+        numbers = {"Q": q.mean(), "V": v.mean(), **losses, "sum_loss": loss * config.horizon}
+        return loss, {k: x.detach() for k, x in numbers.items()} | {"advantage": advantage[0].mean()}
+
+    def _sum_of_means(self, errors: Tensor, is_pad: Tensor) -> Tensor:
+        """Errors (H, B) averaged over the valid ones, times H, each step weighted less than the one before."""
+        config = self.config
+        weights = config.temporal_decay_coeff ** torch.arange(config.horizon, device=errors.device)
+        return config.horizon * masked_mean(weights[:, None] * errors, is_pad, over_padding=config.loss_over_padding)
+
+    def _roll_out(self, first: dict[str, Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (H+1, B, Z) and rewards (H, B) that the model foresees from the first observation."""
+        latents, rewards = [self.model.encode(first)], []
+        for a in action:
+            z, r = self.model.latent_dynamics_and_reward(latents[-1], a)
+            latents.append(z)
+            rewards.append(r)
+        return torch.stack(latents), torch.stack(rewards)
+
+    def _training_tensors(self, batch: dict[str, Tensor]) -> tuple[dict, Tensor, Tensor, dict[str, Tensor]]:
+        """Observations (H+1, B, ...), action (H, B, A), reward (H, B), and per loss what is padding (H, B)."""
+        if not isinstance(batch.get(REWARD), Tensor):
+            raise ValueError(
+                f"TD-MPC learns from '{REWARD}', which the batch lacks: train on a dataset that has it, or on "
+                "successful demonstrations with --dataset.reward_at_end=N."
+            )
+        action, reward = batch[ACTION].transpose(0, 1), batch[REWARD].transpose(0, 1)
+        obs = {k: v.transpose(0, 1) for k, v in self._observation(batch).items()}
+        action_pad = _pads(batch, [ACTION_IS_PAD], action)
+        reward_pad = _pads(batch, [REWARD_IS_PAD], reward)
+        seen = [OBS_STATE, *self.config.image_features, OBS_ENV_STATE]
+        obs_pad = _pads(batch, [f"{k}_is_pad" for k in seen], next(iter(obs.values())))
+        if not self.config.loss_over_padding:
+            action_pad = action_pad.cumsum(0) > 0  # a rollout through a padded action leads nowhere
+            action, reward = zero_padding(action, action_pad), zero_padding(reward, reward_pad)
+            obs = {k: zero_padding(v, obs_pad) for k, v in obs.items()}
+        if OBS_IMAGE in obs and self.config.max_random_shift_ratio > 0:
+            ratio = self.config.max_random_shift_ratio
+            obs[OBS_IMAGE] = flatten_forward_unflatten(lambda x: random_shifts_aug(x, ratio), obs[OBS_IMAGE])
+        start = action_pad | obs_pad[:1]
+        pads = {
+            "consistency_loss": start | obs_pad[1:],
+            "reward_loss": start | reward_pad,
+            "Q_value_loss": start | obs_pad[1:] | reward_pad,
+            "V_value_loss": start,
+            "pi_loss": start,
+        }
+        return obs, action, reward, pads
+
+
+def _pads(batch: dict[str, Tensor], keys: list[str], values: Tensor) -> Tensor:
+    """The first of the pad masks (B, T) that the batch has, time first; none is padded if it has none."""
+    found = next((batch[k] for k in keys if k in batch), None)
+    return values.new_zeros(values.shape[:2], dtype=torch.bool) if found is None else found.transpose(0, 1)
+
+
+def expectile_error(difference: Tensor, weight: float) -> Tensor:
+    """Squared errors of target - value, `weight` where the value is too low and 1 - weight where it is too high."""
+    return torch.where(difference > 0, weight, 1 - weight) * difference.square()
+
+
+def random_shifts_aug(x: Tensor, max_random_shift_ratio: float) -> Tensor:
+    """Square pictures (N, C, n, n), each moved by its own whole pixels, its border repeated (Kostrikov et al. 2020).
+
+    At most `max_random_shift_ratio` of the size in each direction. Draws from torch's generator of the device.
+    """
+    count, channels, height, side = x.shape
+    if height != side:
+        raise AssertionError(f"Random shifts take square pictures, not {height}x{side}.")
+    most = round(max_random_shift_ratio * side)
+    shift = torch.randint(0, 2 * most + 1, (count, 1, 1, 2), device=x.device, dtype=x.dtype).long() - most
+    place = torch.arange(side, device=x.device)
+    columns = (place + shift[..., 0]).clamp(0, side - 1)[:, :, None]  # (N, 1, 1, n)
+    rows = (place + shift[..., 1]).clamp(0, side - 1)[..., None]  # (N, 1, n, 1)
+    picture = torch.arange(count, device=x.device).view(-1, 1, 1, 1)
+    return x[picture, torch.arange(channels, device=x.device).view(-1, 1, 1), rows, columns]
+
+
+__all__ = [
+    "TDMPCObservationEncoder",
+    "TDMPCPolicy",
+    "TDMPCTOLD",
+    "expectile_error",
+    "flatten_forward_unflatten",
+    "random_shifts_aug",
+    "update_ema_parameters",
+]
