@@ -144,9 +144,15 @@ class ResNet(nn.Module):
 
     def _initialize(self, channels: int) -> None:
         nn.Linear(channels, 1000)  # the classifier that the original builds: a seed then gives the same weights
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draw fresh weights: convolutions by He et al., norms at one and zero."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.GroupNorm | nn.BatchNorm2d):
+                module.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))

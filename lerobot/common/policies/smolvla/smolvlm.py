@@ -14,11 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lerobot.common.policies.common.attention import attend
+from lerobot.common.policies.common.resnet import ResNet
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """`vision_config` of a SmolVLM configuration; `dtype` is the precision it asks to be built in."""
+    """`vision_config` of a SmolVLM configuration; `dtype` is the precision it asks to be built in.
+
+    stem_layers: residual stages (of a ResNet-18 whose first has `stem_width` planes) that the pictures pass before
+    they are cut into patches; 0, as published, for none. A tower that is trained from random weights on few pictures
+    needs them: convolutions know that a shifted cube is a cube ("Early convolutions help transformers see better",
+    arXiv 2106.14881). `patch_size` stays the stride of the whole, in pixels.
+    """
 
     hidden_size: int
     num_attention_heads: int
@@ -29,6 +36,8 @@ class VisionConfig:
     num_channels: int = 3
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
+    stem_layers: int = 0
+    stem_width: int = 16
     dtype: torch.dtype = torch.float32
 
     @property
@@ -115,13 +124,18 @@ class VisionEmbeddings(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
         self.side = config.patches_per_side
-        self.patch_embedding = nn.Conv2d(
-            config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size
-        )
+        self.stem, channels, size = None, config.num_channels, config.patch_size
+        if config.stem_layers:
+            self.stem = ResNet("resnet18", norm="group", width=config.stem_width, layers=config.stem_layers)
+            channels, size = self.stem.out_channels, config.patch_size // 2 ** (config.stem_layers + 1)
+        self.patch_embedding = nn.Conv2d(channels, config.hidden_size, kernel_size=size, stride=size)
         self.position_embedding = nn.Embedding(self.side**2, config.hidden_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        patches = self.patch_embedding(images.to(self.patch_embedding.weight.dtype))  # (B, D, rows, cols)
+        images = images.to(self.patch_embedding.weight.dtype)
+        if self.stem is not None:
+            images = self.stem(images.contiguous(memory_format=torch.channels_last))  # the faster layout
+        patches = self.patch_embedding(images)  # (B, D, rows, cols)
         rows, cols = patches.shape[2:]
         ids = bucketed_position_ids(rows, cols, self.side, patches.device)
         return patches.flatten(2).transpose(1, 2) + self.position_embedding(ids), (rows, cols)

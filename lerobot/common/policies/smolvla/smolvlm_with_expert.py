@@ -115,6 +115,8 @@ class SmolVLMWithExpertModel(nn.Module):
         """Random weights; positions start as waves, projections of cross layers as torch starts them."""
         vision = self.vlm.model.vision_model
         init_normal(vision, self.vlm_config.vision.initializer_range)
+        if vision.embeddings.stem is not None:
+            vision.embeddings.stem.init_weights()
         table, side = vision.embeddings.position_embedding.weight, vision.embeddings.side
         with torch.no_grad():
             table.copy_(0.1 * position_waves(side, table.shape[1]))
