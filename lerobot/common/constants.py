@@ -20,6 +20,11 @@ DONE = "next.done"
 SUCCESS = "next.success"
 INFO = "info"
 TASK = "task"
+# What a frozen network makes of a frame; in a batch these stand in for pictures (and, for a prefix, the task).
+FROZEN_PREFIX = "frozen."
+FROZEN_PICTURES = FROZEN_PREFIX + "pictures"
+FROZEN_CONTEXT = FROZEN_PREFIX + "context"
+FROZEN_MASK = FROZEN_PREFIX + "mask"
 
 ROBOTS = "robots"
 TELEOPERATORS = "teleoperators"

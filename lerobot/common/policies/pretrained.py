@@ -63,6 +63,26 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
     def select_action(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
         """Return the next action `(B, A)`, planning a new chunk when the queue is empty."""
 
+    def frozen_feature_modes(self) -> tuple[str, ...]:
+        """What is a constant of each frame under the freezing flags, most of it first: of "prefix" and "vision".
+
+        "vision" is what the vision network makes of the pictures; "prefix" all that the trained part reads of
+        pictures and task. Empty where nothing can be kept.
+        """
+        return ()
+
+    def frozen_features(self, batch: dict[str, Tensor], mode: str) -> dict[str, Tensor]:
+        """The constants of a preprocessed batch, `{"frozen.<name>": (B, ...)}`, in the dtype they are computed in.
+
+        `forward` takes them from its batch in place of the pictures. Sizes that depend on the longest task of the
+        batch may be padded with zeros.
+        """
+        raise NotImplementedError(f"Policy '{self.name}' keeps no features of mode '{mode}'.")
+
+    def frozen_inputs(self, mode: str) -> tuple[dict[str, Tensor], dict]:
+        """What `frozen_features` depends on beside the batch: weights by name, and settings that JSON can hold."""
+        raise NotImplementedError(f"Policy '{self.name}' keeps no features of mode '{mode}'.")
+
     def _save_pretrained(self, folder: Path) -> None:
         self.config._save_pretrained(folder)
         save_model(getattr(self, "module", self), str(folder / SAFETENSORS_SINGLE_FILE))

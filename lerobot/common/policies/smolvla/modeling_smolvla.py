@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from lerobot.common.constants import (
     ACTION,
     ACTION_IS_PAD,
+    FROZEN_CONTEXT,
+    FROZEN_MASK,
+    FROZEN_PICTURES,
     OBS_LANGUAGE_ATTENTION_MASK,
     OBS_LANGUAGE_TOKENS,
     OBS_STATE,
@@ -43,7 +46,7 @@ from lerobot.common.policies.smolvla.aloha import (
     unnormalize,
 )
 from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
-from lerobot.common.policies.smolvla.smolvlm import SmolVLMConfig
+from lerobot.common.policies.smolvla.smolvlm import SmolVLMConfig, in_dtype_of
 from lerobot.common.policies.smolvla.smolvlm_with_expert import KeysValues, SmolVLMWithExpertModel, freeze
 from lerobot.common.policies.smolvla.vlm_source import TOKENIZER_FOLDER, VLMSource
 from lerobot.common.processor import images_to_float
@@ -145,7 +148,8 @@ class SmolVLAPolicy(PreTrainedPolicy):
         count; with `config.loss_over_padding` everything does, as in LeRobot 0.4.4.
         """
         actions = self.prepare_action(batch)
-        losses = self.model.forward(*self.prepare_observation(batch), actions, noise, time)
+        observation = self.prepare_observation(batch)
+        losses = self.model.forward(*observation, actions, noise, time, self.prepare_context(batch))
         width, is_pad = batch[ACTION].shape[-1], batch.get(ACTION_IS_PAD)
         over = self.config.loss_over_padding
         if over:  # LeRobot 0.4.4 looks for a key that no dataset has, and never cuts the padded dimensions
@@ -180,18 +184,62 @@ class SmolVLAPolicy(PreTrainedPolicy):
 
     def prepare_observation(self, batch: dict[str, Tensor]) -> tuple:
         """What the model reads of a preprocessed batch: images, image masks, tokens, token masks, state."""
+        if FROZEN_CONTEXT in batch:
+            return None, None, None, None, self.prepare_state(batch)
         images, image_masks = self.prepare_images(batch)
         if OBS_LANGUAGE_TOKENS not in batch:
             raise ValueError(f"The batch has no '{OBS_LANGUAGE_TOKENS}': the preprocessor makes it from the task.")
         tokens, token_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
         return images, image_masks, tokens, token_masks, self.prepare_state(batch)
 
+    def prepare_context(self, batch: dict[str, Tensor]) -> Context | None:
+        """The kept keys and values of pictures and task, where the batch has them instead of pictures."""
+        if FROZEN_CONTEXT not in batch:
+            return None
+        keys_values = [(layer[:, 0], layer[:, 1]) for layer in batch[FROZEN_CONTEXT].unbind(1)]
+        return Context(keys_values, batch[FROZEN_MASK])
+
+    def frozen_feature_modes(self) -> tuple[str, ...]:
+        """Both, if the vision-language model is frozen; pictures of different sizes only have a prefix."""
+        if not self.config.train_expert_only:  # the connector is trained, at least
+            return ()
+        sizes = {shape[1:] for shape in self.config.image_shapes.values()}
+        same = self.config.resize_imgs_with_padding is not None or len(sizes) == 1
+        return ("prefix", "vision") if same else ("prefix",)
+
+    @torch.no_grad()
+    def frozen_features(self, batch: dict[str, Tensor], mode: str) -> dict[str, Tensor]:
+        """Keys and values `(B, layers, 2, P, kv_heads, head_dim)` and their mask; or picture tokens.
+
+        Picture tokens: `(B, cameras, N, D)` of the cameras that are present, and the mask `(B, cameras)` of all.
+        """
+        images, image_masks, tokens, token_masks, _ = self.prepare_observation(batch)
+        if mode == "vision":
+            pictures = torch.stack([e for e in self.model.embed_images(images) if e is not None], 1)
+            return {FROZEN_PICTURES: pictures, FROZEN_MASK: torch.stack(image_masks, 1)}
+        context = self.model.encode_context(images, image_masks, tokens, token_masks)
+        layers = torch.stack([torch.stack(pair, 1) for pair in context.keys_values], 1)
+        return {FROZEN_CONTEXT: layers, FROZEN_MASK: context.real}
+
+    def frozen_inputs(self, mode: str) -> tuple[dict[str, Tensor], dict]:
+        """Weights of the vision tower and connector, or of the whole vision-language model; and sizes."""
+        vlm = self.model.vlm_with_expert.vlm.model
+        used = vlm if mode == "prefix" else torch.nn.ModuleList([vlm.vision_model, vlm.connector])
+        names = ("resize_imgs_with_padding", "empty_cameras", "add_image_special_tokens", "num_vlm_layers")
+        settings = {name: getattr(self.config, name) for name in names}
+        return used.state_dict(), {**settings, "cameras": list(self.config.image_features)}
+
     def prepare_images(self, batch: dict[str, Tensor]) -> tuple[list[Tensor | None], list[Tensor]]:
         """Pictures `(B, 3, H, W)` scaled to [-1, 1] in feature order, and per camera a bool mask `(B,)`.
+
+        Where the batch has kept picture tokens, these `(B, N, D)` in their place.
 
         Absent cameras, at most `empty_cameras` of them, stand last as None with a mask that is all false.
         Raises ValueError if no camera of the configuration is in the batch.
         """
+        if FROZEN_PICTURES in batch:
+            kept, masks = list(batch[FROZEN_PICTURES].unbind(1)), list(batch[FROZEN_MASK].unbind(1))
+            return kept + [None] * (len(masks) - len(kept)), masks
         names = list(self.config.image_features)
         present = [n for n in names if n in batch]
         batch = images_to_float(batch)
@@ -232,6 +280,14 @@ class SmolVLAPolicy(PreTrainedPolicy):
         if self.config.adapt_to_pi_aloha:
             actions = aloha.encode_actions_inv(actions)
         return pad_vector(actions, self.config.max_action_dim)
+
+
+@dataclass
+class Context:
+    """Keys and values of pictures and task, which nothing trained has touched; real: bool `(B, P)`, which count."""
+
+    keys_values: KeysValues
+    real: Tensor
 
 
 @dataclass
@@ -286,7 +342,9 @@ class VLAFlowMatching(nn.Module):
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
 
-    def forward(self, images, image_masks, tokens, token_masks, state, actions, noise=None, time=None) -> Tensor:
+    def forward(
+        self, images, image_masks, tokens, token_masks, state, actions, noise=None, time=None, context=None
+    ) -> Tensor:
         """Squared error of the velocity, `(K * B, C, max_action_dim)` for K draws per sample.
 
         Arguments as for `sample_actions`; actions `(B, C, max_action_dim)`, noise like the result,
@@ -297,7 +355,7 @@ class VLAFlowMatching(nn.Module):
         noise = sample_noise(actions.shape, actions.device) if noise is None else noise
         time = sample_time(actions.shape[0], actions.device) if time is None else time
         x_t, target = noisy_actions(actions, noise, time)
-        prefix = self.encode_prefix(images, image_masks, tokens, token_masks, state)
+        prefix = self.encode_prefix(images, image_masks, tokens, token_masks, state, context)
         return F.mse_loss(self.velocity(x_t, time, prefix.repeat(draws)), target, reduction="none")
 
     def sample_actions(self, images, image_masks, tokens, token_masks, state, noise=None) -> Tensor:
@@ -312,28 +370,38 @@ class VLAFlowMatching(nn.Module):
         prefix = self.encode_prefix(images, image_masks, tokens, token_masks, state)
         return integrate(lambda x, t: self.velocity(x, t, prefix), noise, self.config.num_steps)
 
-    def encode_prefix(self, images, image_masks, tokens, token_masks, state) -> Prefix:
-        """Run pictures, task and state through the vision-language model, once per observation."""
-        embedded, real = self.embed_context(images, image_masks, tokens, token_masks)
-        state_token = self.state_proj(state)[:, None]
+    def encode_prefix(self, images, image_masks, tokens, token_masks, state, context: Context | None = None) -> Prefix:
+        """Run pictures, task and state through the vision-language model, once per observation.
+
+        context: what `encode_context` made of pictures and task, which are then not read.
+        """
+        model, state_token = self.vlm_with_expert, self.state_proj(state)[:, None]
+        if context is None and self.config.train_expert_only and torch.is_grad_enabled():
+            # Pictures and task attend no trained token: without a graph, only the state carries gradients.
+            context = self.encode_context(images, image_masks, tokens, token_masks)
+        if context is None:
+            embedded, real = self.embed_context(images, image_masks, tokens, token_masks)
+        else:
+            real = context.real
         mask, positions = self.layout(real)
         bias, length = attention_bias(mask), real.shape[1]
-        model, chunk = self.vlm_with_expert, slice(length + 1, None)
-        if self.config.train_expert_only and torch.is_grad_enabled():
-            # Pictures and task attend no trained token: they get no graph, and only the state carries
-            # gradients.
-            past = model.prefix_keys_values(
-                embedded.to(state_token.dtype), positions[:, :length], bias[:, :, :length, :length]
-            )
-            state_bias = bias[:, :, length : length + 1, : length + 1]
-            keys_values = model.prefix_keys_values(state_token, positions[:, length : length + 1], state_bias, past)
+        chunk = slice(length + 1, None)
+        if context is None:
+            tokens, where, past = torch.cat([embedded, state_token], 1), slice(0, length + 1), None
         else:
-            keys_values = model.prefix_keys_values(
-                torch.cat([embedded, state_token], 1),
-                positions[:, : length + 1],
-                bias[:, :, : length + 1, : length + 1],
-            )
+            tokens, where, past = state_token, slice(length, length + 1), context.keys_values
+        keys_values = model.prefix_keys_values(tokens, positions[:, where], bias[:, :, where, : length + 1], past)
         return Prefix(model.expert_context(keys_values), bias[:, :, chunk], positions[:, chunk])
+
+    @torch.no_grad()
+    def encode_context(self, images, image_masks, tokens, token_masks) -> Context:
+        """Run pictures and task alone through the vision-language model; they attend nothing else."""
+        embedded, real = self.embed_context(images, image_masks, tokens, token_masks)
+        mask, positions = self.layout(real)
+        length = real.shape[1]
+        bias = attention_bias(mask[:, :length, :length])
+        embedded = in_dtype_of(self.state_proj, embedded)
+        return Context(self.vlm_with_expert.prefix_keys_values(embedded, positions[:, :length], bias), real)
 
     def embed_context(self, images, image_masks, tokens, token_masks) -> tuple[Tensor, Tensor]:
         """Embeddings `(B, P, D)` of pictures and task, and which of them are real, bool `(B, P)`.
@@ -367,9 +435,14 @@ class VLAFlowMatching(nn.Module):
         return embedded.expand(mask.shape[0], -1, -1)
 
     def embed_images(self, images: list[Tensor | None]) -> list[Tensor | None]:
-        """Scaled picture tokens `(B, N, D)` per camera; cameras of one size are embedded together."""
+        """Scaled picture tokens `(B, N, D)` per camera; cameras of one size are embedded together.
+
+        What has three axes already is such tokens.
+        """
         vlm = self.vlm_with_expert.vlm
         present = [image for image in images if image is not None]
+        if present[0].ndim == 3:
+            return images
         if len({image.shape for image in present}) == 1:
             embedded = vlm.embed_images(torch.cat(present)).chunk(len(present))
         else:
