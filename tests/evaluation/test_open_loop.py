@@ -38,7 +38,9 @@ class Replay:
     """Predicts what was recorded, plus an offset (A,), and garbage where nothing was recorded."""
 
     def __init__(self, offset=(0.0, 0.0), chunk=CHUNK):
-        self.config = SimpleNamespace(device="cpu", action_delta_indices=list(range(chunk)))
+        self.config = SimpleNamespace(
+            device="cpu", observation_delta_indices=None, action_delta_indices=list(range(chunk))
+        )
         self.offset = torch.tensor(offset)
 
     def eval(self):

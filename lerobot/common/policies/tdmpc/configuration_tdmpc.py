@@ -19,7 +19,8 @@ class TDMPCConfig(PreTrainedConfig):
     from recorded transitions with rewards; at run time the cross-entropy method searches the next few actions in it.
     Choose it where the recording has a reward and is not all success, since it learns from failures too, and for short
     horizons; it sees one square picture. At its default size (2.7 M parameters and a copy of them as slow target)
-    training takes 55 MB for weights, gradients and optimizer, and 1.2 MB of activations per sample with an 84x84 picture.
+    training takes 55 MB for weights, gradients and optimizer, and 1.2 MB of activations per sample with one picture
+    of 84x84.
 
     Inputs: one square picture, `observation.state`, `observation.environment_state`, any of them; training also reads
     `next.reward`. Raises ValueError for values that do not go together.
