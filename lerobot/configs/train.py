@@ -13,11 +13,13 @@ from lerobot.common.constants import (
     LAST_CHECKPOINT_LINK,
     PRETRAINED_MODEL_DIR,
     TRAIN_CONFIG_NAME,
+    TRAINING_STATE_DIR,
+    TRAINING_STEP,
 )
 from lerobot.common.envs.configs import EnvConfig
 from lerobot.common.optim.optimizers import OptimizerConfig
 from lerobot.common.optim.schedulers import LRSchedulerConfig
-from lerobot.common.utils.io_utils import write_json
+from lerobot.common.utils.io_utils import read_json, write_json
 from lerobot.configs.default import DatasetConfig, EvalConfig, WandBConfig
 from lerobot.configs.policies import PreTrainedConfig
 
@@ -52,6 +54,7 @@ class TrainPipelineConfig:
     scheduler: LRSchedulerConfig | None = None
     eval: EvalConfig = field(default_factory=EvalConfig)
     wandb: WandBConfig = field(default_factory=WandBConfig)
+    resume_finished: bool = False  # with --resume: go on after the end of the learning-rate schedule
     smoke: bool = False  # 20 steps, save, resume, predict: does everything work?
 
     def __post_init__(self):
@@ -68,6 +71,7 @@ class TrainPipelineConfig:
         self._set_output_dir()
         self._check_numbers()
         self._set_optimizer()
+        self._refuse_finished_schedule()
         if self.policy.push_to_hub and not self.policy.repo_id:
             raise ValueError("--policy.push_to_hub=true needs --policy.repo_id=OWNER/NAME.")
 
@@ -124,9 +128,24 @@ class TrainPipelineConfig:
                 f"--{typed[0]} has no effect: the policy's preset sets optimizer and scheduler. Use the "
                 "--policy.optimizer_* / --policy.scheduler_* flags, or add --use_policy_training_preset=false."
             )
-        if not self.resume:
+        changed = any(f.startswith(("policy.optimizer_", "policy.scheduler_")) for f in self.typed_flags)
+        if changed or not self.resume:
             self.optimizer = self.policy.get_optimizer_preset()
             self.scheduler = self.policy.get_scheduler_preset()
+
+    def _refuse_finished_schedule(self) -> None:
+        if not self.resume or self.resume_finished or self.scheduler is None:
+            return
+        planned = read_json(Path(self.policy.pretrained_path) / TRAIN_CONFIG_NAME)["steps"]
+        done = read_json(self.checkpoint_path / TRAINING_STATE_DIR / TRAINING_STEP)["step"]
+        if done >= planned and self.steps > planned:
+            rate = self.optimizer.lr * self.scheduler.multiplier(self.steps)(done)
+            raise ValueError(
+                f"The run is finished: {done} of {planned} steps, its learning-rate schedule is at its end. With "
+                f"--steps={self.steps} it would go on at a rate of {rate:.2g}; if that is wanted, add "
+                "--resume_finished=true. Else start a new run from its weights: "
+                f"--policy.path={self.policy.pretrained_path}."
+            )
 
     @classmethod
     def resume_config_path(cls, given: dict[str, str]) -> str | None:

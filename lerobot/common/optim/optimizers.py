@@ -121,18 +121,35 @@ def save_optimizer_state(optimizer, save_dir: Path) -> None:
 
 
 def load_optimizer_state(optimizer, save_dir: Path):
-    """Restore what `save_optimizer_state` wrote. Group settings unknown to this torch keep their current value."""
+    """Restore what `save_optimizer_state` wrote. Group settings unknown to this torch keep their current value.
+
+    A group may say with `positions` where its tensors stand among all of the policy's; then the state is also found
+    if the tensors were grouped in another way, and the settings are those of the current groups.
+    """
     save_dir = Path(save_dir)
     if isinstance(optimizer, dict):
         return {name: load_optimizer_state(one, save_dir / name) for name, one in optimizer.items()}
     current = optimizer.state_dict()["param_groups"]
     saved = read_json(save_dir / OPTIMIZER_PARAM_GROUPS)
+    state = unflatten_dict(load_file(save_dir / OPTIMIZER_STATE)).get("state", {})
+    state = {int(k): v for k, v in state.items()}
+    if _order(saved) != _order(current) and sorted(_order(saved)) == sorted(_order(current)):
+        found = {position: state[i] for i, position in enumerate(_order(saved)) if i in state}
+        state = {i: found[position] for i, position in enumerate(_order(current)) if position in found}
+        saved = current
     if [len(g["params"]) for g in saved] != [len(g["params"]) for g in current]:
         raise ValueError(
             f"{save_dir} holds an optimizer over parameter groups of {[len(g['params']) for g in saved]} tensors, "
             f"the policy trains {[len(g['params']) for g in current]}: resume with the freezing flags of that run."
         )
     groups = [merge_known(new, old) for new, old in zip(current, saved, strict=True)]
-    state = unflatten_dict(load_file(save_dir / OPTIMIZER_STATE)).get("state", {})
-    optimizer.load_state_dict({"state": {int(k): v for k, v in state.items()}, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
     return optimizer
+
+
+def _order(groups: list[dict[str, Any]]) -> list[int]:
+    """Position among all of the policy's tensors of each tensor of the groups, group after group."""
+    count = sum(len(g["params"]) for g in groups)
+    placed = {p for g in groups for p in g.get("positions", ())}
+    free = iter(p for p in range(count) if p not in placed)
+    return [p for g in groups for p in (g.get("positions") or [next(free) for _ in g["params"]])]

@@ -142,7 +142,14 @@ def save_scheduler_state(scheduler: LRScheduler, save_dir: Path) -> None:
 
 
 def load_scheduler_state(scheduler: LRScheduler, save_dir: Path) -> LRScheduler:
-    """Restore what `save_scheduler_state` wrote; keys unknown to this torch keep their current value."""
+    """Restore what `save_scheduler_state` wrote; keys unknown to this torch keep their current value.
+
+    Base rates stay those of the optimizer as it was built, so that a resumed run may have others, or more groups.
+    """
     saved = read_json(Path(save_dir) / SCHEDULER_STATE)
-    scheduler.load_state_dict(merge_known(scheduler.state_dict(), saved, skip=("lr_lambdas",)))
+    scheduler.load_state_dict(merge_known(scheduler.state_dict(), saved, skip=("lr_lambdas", "base_lrs", "_last_lr")))
+    rates = [base * f(scheduler.last_epoch) for f, base in zip(scheduler.lr_lambdas, scheduler.base_lrs, strict=True)]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates
     return scheduler

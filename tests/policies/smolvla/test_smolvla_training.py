@@ -16,7 +16,7 @@ from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.scripts.train import train
 
-from .conftest import tiny_policy
+from .conftest import tiny_config, tiny_policy
 
 TASK = "Put the red cube in the tray."
 RENAMED = {
@@ -60,10 +60,9 @@ def run(dataset_root, tmp_path):
 
     def run(*flags, name="run"):
         fixed = [f"--output_dir={tmp_path / name}", "--num_workers=0", "--batch_size=2", "--log_freq=1"]
-        if not any(f.startswith("--resume") for f in flags):
+        if "--resume=true" not in flags:
             fixed += [f"--dataset.root={dataset_root}"]
-        if not any(f.startswith("--steps") for f in flags):
-            fixed += ["--steps=1"]
+            fixed += ["--steps=1"] if not any(f.startswith("--steps") for f in flags) else []
         train(parser.parse(TrainPipelineConfig, [*fixed, *flags]))
         return tmp_path / name / "checkpoints" / "last" / "pretrained_model"
 
@@ -148,3 +147,67 @@ def test_another_tokenizer_can_be_named(checkpoint, tmp_path):
     config.vlm_model_name = str(checkpoint / "tokenizer")
     pre, _ = make_pre_post_processors(config, checkpoint)
     assert pre(observation())["observation.language.tokens"].ndim == 2
+
+
+FROM_ZERO = (
+    "--policy.type=smolvla",
+    "--policy.vlm_model_name=smolvla_mini",
+    "--policy.num_vlm_layers=2",
+    "--policy.chunk_size=4",
+    "--policy.n_action_steps=4",
+    "--policy.resize_imgs_with_padding=[32,32]",
+    f"--policy.vlm_config={json.dumps(tiny_config().vlm_config)}",
+)
+EVERYTHING = ("--policy.freeze_vision_encoder=false", "--policy.train_expert_only=false")
+
+
+def state_of(folder) -> tuple[dict, list]:
+    state = folder.parent / "training_state"
+    groups = json.loads((state / "optimizer_param_groups.json").read_text())
+    return load_file(state / "optimizer_state.safetensors"), groups
+
+
+def test_vision_is_unfrozen_late_at_a_rate_of_its_own_and_frozen_again(run, checkpoint, tmp_path):
+    frozen = ("--policy.freeze_vision_encoder=true", "--policy.train_expert_only=true")
+    first = run(f"--policy.path={checkpoint}", *frozen, "--steps=4", "--save_freq=2")
+    early = tmp_path / "run" / "checkpoints" / "000002" / "pretrained_model"
+    names = list(SmolVLAPolicy.from_pretrained(first).state_dict())
+    vision = [i for i, n in enumerate(names) if ".vision_model." in n]
+    before, groups = state_of(early)
+    assert len(groups) == 1 and not any(f"state/{i}/exp_avg" in before for i in vision)
+    thaw = (*EVERYTHING, "--policy.optimizer_lr_vision=1e-6", "--save_freq=1")
+    run("--resume=true", f"--config_path={early / 'train_config.json'}", *thaw)
+    late = tmp_path / "run" / "checkpoints" / "000003" / "pretrained_model"
+    old, new = load_file(early / "model.safetensors"), load_file(late / "model.safetensors")
+    moved = [i for i in vision if not torch.equal(old[names[i]], new[names[i]])]
+    assert moved and max((old[names[i]] - new[names[i]]).abs().max() for i in moved) < 5e-6
+    after, groups = state_of(late)
+    assert [len(g["params"]) for g in groups] == [len(names) - len(vision), len(vision)]
+    assert groups[0]["lr"] / groups[1]["lr"] == pytest.approx(100)
+    expert = names.index("model.action_out_proj.weight") - len(vision)
+    assert after[f"state/{expert}/step"] == 3  # its moments went on
+    file = late / "train_config.json"
+    again = run("--resume=true", f"--config_path={file}", "--policy.optimizer_lr_vision=null", *frozen)
+    final, groups = state_of(again)
+    assert len(groups) == 1 and final[f"state/{expert + len(vision)}/step"] == 4
+    assert torch.equal(load_file(again / "model.safetensors")[names[moved[0]]], new[names[moved[0]]])
+
+
+def test_a_finished_schedule_is_continued_only_when_asked_for(run, tmp_path):
+    run(*FROM_ZERO, *EVERYTHING, "--steps=2")
+    with pytest.raises(ValueError, match="2 of 2 steps.*--resume_finished=true.*--policy.path="):
+        run("--resume=true", "--steps=3")
+    run("--resume=true", "--steps=2")  # nothing to do, and nothing wrong
+    assert run("--resume=true", "--steps=3", "--resume_finished=true").resolve().parent.name == "000003"
+
+
+def test_a_typed_learning_rate_counts_when_resuming(run, tmp_path):
+    run(*FROM_ZERO, *EVERYTHING, "--steps=4", "--save_freq=2")
+    file = tmp_path / "run/checkpoints/000002/pretrained_model/train_config.json"
+    folder = run("--resume=true", f"--config_path={file}", "--policy.optimizer_lr=1e-6")
+    assert state_of(folder)[1][0]["lr"] <= 2.5e-6
+
+
+def test_from_zero_without_the_language_models_weights_stops(run):
+    with pytest.raises(FileNotFoundError, match="--policy.path=.*--preset=smolvla_mini.*train_expert_only=false"):
+        run(*FROM_ZERO)

@@ -123,15 +123,17 @@ class SmolVLAPolicy(PreTrainedPolicy):
     def get_optim_params(self) -> list[nn.Parameter] | list[dict]:
         """All parameters, frozen ones included, so that an optimizer's state fits whatever is frozen.
 
-        One group; two with `optimizer_lr_vision` (the vision tower last, at that rate).
+        One group; two with `optimizer_lr_vision` (the vision tower last, at that rate, and with the `positions` of
+        its tensors, so that a run can be resumed with or without it).
         """
         rate = self.config.optimizer_lr_vision
         if rate is None:
             return list(self.parameters())
-        vision = list(self.model.vlm_with_expert.vlm.model.vision_model.parameters())
-        held = {id(p) for p in vision}
-        rest = [p for p in self.parameters() if id(p) not in held]
-        return [{"params": rest}, {"params": vision, "lr": rate}]
+        everything = list(self.parameters())
+        held = {id(p) for p in self.model.vlm_with_expert.vlm.model.vision_model.parameters()}
+        positions = [i for i, p in enumerate(everything) if id(p) in held]
+        rest = [p for p in everything if id(p) not in held]
+        return [{"params": rest}, {"params": [everything[i] for i in positions], "lr": rate, "positions": positions}]
 
     def forward(
         self,
