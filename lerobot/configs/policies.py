@@ -67,6 +67,11 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
             logging.warning("AMP is not available on '%s': use_amp is switched off.", self.device)
             self.use_amp = False
 
+    @classmethod
+    def upgrade(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a stored config.json in today's terms; overridden where releases differ in more than names."""
+        return raw
+
     @property
     def type(self) -> str:
         """The registered name, for example `smolvla`."""
@@ -172,14 +177,17 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
 
 
 def read_policy_config(name_or_path: str | Path, **hub) -> dict[str, Any]:
-    """The JSON of a checkpoint's config.json with the fields of its extras.json merged in."""
+    """The JSON of a checkpoint's config.json, in today's terms, with the fields of its extras.json merged in."""
+    import lerobot.common.policies  # noqa: F401  registers every policy
+
     path = find_file(name_or_path, CONFIG_NAME, **hub)
     try:
         raw = json.loads(Path(path).read_text())
     except json.JSONDecodeError as e:
         raise ValueError(f"{path} is not valid JSON ({e}); the checkpoint is damaged.") from e
     extras = find_file(name_or_path, EXTRAS_NAME, required=False, **hub)
-    return {**raw, **(json.loads(extras.read_text()) if extras else {})}
+    chosen = PreTrainedConfig.get_known_choices().get(raw.get("type"), PreTrainedConfig)
+    return {**chosen.upgrade(raw), **(json.loads(extras.read_text()) if extras else {})}
 
 
 def drop_unknown(cls: type[PreTrainedConfig], raw: dict[str, Any], where: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What happens to a batch before the policy and to an action after it, saved beside the weights."""
 
+from lerobot.common.processor.aloha import AlohaActionsProcessorStep, AlohaInputsProcessorStep
 from lerobot.common.processor.batch import AddBatchDimensionProcessorStep
 from lerobot.common.processor.converters import (
     batch_to_transition,
@@ -86,6 +87,8 @@ from lerobot.common.processor.tokenizer import TokenizerProcessorStep
 __all__ = [
     "ActionProcessorStep",
     "AddBatchDimensionProcessorStep",
+    "AlohaActionsProcessorStep",
+    "AlohaInputsProcessorStep",
     "ComplementaryDataProcessorStep",
     "DataProcessorPipeline",
     "DeviceProcessorStep",

@@ -16,7 +16,6 @@ from lerobot.common.policies.common.flow_matching import (
     resize_with_pad,
     sample_time,
 )
-from lerobot.common.policies.smolvla import aloha
 from lerobot.common.policies.smolvla.smolvlm import (
     Connector,
     RMSNorm,
@@ -29,6 +28,7 @@ from lerobot.common.policies.smolvla.smolvlm import (
 )
 from lerobot.common.policies.smolvla.smolvlm_with_expert import apply_rope, get_intermediate_size
 from lerobot.common.policies.smolvla.vlm_source import SIZES
+from lerobot.common.utils import aloha
 
 
 @pytest.mark.parametrize("side", [16, 27, 32])

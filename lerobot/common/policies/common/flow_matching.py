@@ -37,16 +37,20 @@ def noisy_actions(actions: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor,
     return t * noise + (1 - t) * actions, noise - actions
 
 
-def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int) -> Tensor:
+def integrate(
+    velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int, summed_times: bool = False
+) -> Tensor:
     """Euler steps from noise `(B, T, D)` at time 1 to actions at time 0; `noise` is not changed.
 
-    velocity: takes x `(B, T, D)` and time `(B,)`. Times are 1 - k / num_steps in double precision, rounded
-    once.
+    velocity: takes x `(B, T, D)` and time `(B,)`. Times are 1 - k / num_steps in double precision, rounded once;
+    summed_times: a running sum of float32 steps, which drifts, as up to LeRobot 0.3.
     """
     x, dt = noise, -1.0 / num_steps
+    running = torch.tensor(1.0)
     for k in range(num_steps):
-        time = torch.full(noise.shape[:1], 1.0 + k * dt, dtype=torch.float32, device=noise.device)
-        x = x + dt * velocity(x, time)
+        when = running.item() if summed_times else 1.0 + k * dt
+        x = x + dt * velocity(x, torch.full(noise.shape[:1], when, dtype=torch.float32, device=noise.device))
+        running += torch.tensor(dt)
     return x
 
 
@@ -107,8 +111,11 @@ def pad_tensor(tensor: Tensor, max_len: int, pad_value: float = 0) -> Tensor:
     return F.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing), value=pad_value)
 
 
-def resize_with_pad(images: Tensor, width: int, height: int, pad_value: float = 0) -> Tensor:
-    """Scale pictures `(B, C, H, W)` to fit into `(height, width)` and pad on the left and on the top."""
+def resize_with_pad(images: Tensor, width: int, height: int, pad_value: float = 0, centred: bool = False) -> Tensor:
+    """Scale pictures `(B, C, H, W)` to fit into `(height, width)` and pad on the left and on the top.
+
+    centred: pad on all sides instead, the odd pixel on the right or at the bottom.
+    """
     if images.ndim != 4:
         raise ValueError(f"Pictures must have shape (batch, channel, height, width), got {tuple(images.shape)}.")
     h, w = images.shape[2:]
@@ -117,4 +124,5 @@ def resize_with_pad(images: Tensor, width: int, height: int, pad_value: float = 
     ratio = max(w / width, h / height)
     new_h, new_w = int(h / ratio), int(w / ratio)
     images = F.interpolate(images, size=(new_h, new_w), mode="bilinear", align_corners=False)
-    return F.pad(images, (width - new_w, 0, height - new_h, 0), value=pad_value)
+    right, bottom = ((width - new_w + 1) // 2, (height - new_h + 1) // 2) if centred else (0, 0)
+    return F.pad(images, (width - new_w - right, right, height - new_h - bottom, bottom), value=pad_value)

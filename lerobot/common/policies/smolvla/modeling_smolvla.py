@@ -36,8 +36,13 @@ from lerobot.common.policies.common.flow_matching import (
 )
 from lerobot.common.policies.common.losses import masked_mean
 from lerobot.common.policies.pretrained import PreTrainedPolicy
-from lerobot.common.policies.smolvla import aloha
-from lerobot.common.policies.smolvla.aloha import (
+from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.common.policies.smolvla.smolvlm import SmolVLMConfig, in_dtype_of
+from lerobot.common.policies.smolvla.smolvlm_with_expert import KeysValues, SmolVLMWithExpertModel, freeze
+from lerobot.common.policies.smolvla.vlm_source import TOKENIZER_FOLDER, VLMSource
+from lerobot.common.processor import images_to_float
+from lerobot.common.utils import aloha
+from lerobot.common.utils.aloha import (
     aloha_gripper_from_angular,
     aloha_gripper_from_angular_inv,
     aloha_gripper_to_angular,
@@ -45,11 +50,6 @@ from lerobot.common.policies.smolvla.aloha import (
     safe_arcsin,
     unnormalize,
 )
-from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
-from lerobot.common.policies.smolvla.smolvlm import SmolVLMConfig, in_dtype_of
-from lerobot.common.policies.smolvla.smolvlm_with_expert import KeysValues, SmolVLMWithExpertModel, freeze
-from lerobot.common.policies.smolvla.vlm_source import TOKENIZER_FOLDER, VLMSource
-from lerobot.common.processor import images_to_float
 
 __all__ = [
     "SmolVLAPolicy",
