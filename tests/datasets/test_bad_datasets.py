@@ -46,7 +46,7 @@ def test_no_dataset_named_at_all():
         LeRobotDataset()
 
 
-@pytest.mark.parametrize("version, error", [("v3.0", ForwardCompatibilityError), ("v1.6", BackwardCompatibilityError)])
+@pytest.mark.parametrize("version, error", [("v3.1", ForwardCompatibilityError), ("v1.6", BackwardCompatibilityError)])
 def test_other_versions_are_named(own_root, version, error):
     edit_info(own_root, codebase_version=version)
     with pytest.raises(error, match=version):

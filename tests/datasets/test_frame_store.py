@@ -62,7 +62,7 @@ def test_only_the_episodes_of_a_subset_are_decoded_and_the_rest_later(own_root, 
 
 def test_an_interrupted_filling_continues(own_root, tmp_path, monkeypatch):
     dataset = LeRobotDataset(root=own_root, return_uint8=True)
-    decoded, original = [], frame_store.iter_video_frames
+    decoded, original = [], frame_store.VideoReader
 
     def interrupted(path):
         if len(decoded) == 1:
@@ -70,11 +70,11 @@ def test_an_interrupted_filling_continues(own_root, tmp_path, monkeypatch):
         decoded.append(path)
         return original(path)
 
-    monkeypatch.setattr(frame_store, "iter_video_frames", interrupted)
+    monkeypatch.setattr(frame_store, "VideoReader", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fill(dataset, tmp_path / "store")
     again = []
-    monkeypatch.setattr(frame_store, "iter_video_frames", lambda path: again.append(path) or original(path))
+    monkeypatch.setattr(frame_store, "VideoReader", lambda path: again.append(path) or original(path))
     store = fill(dataset, tmp_path / "store")
     assert [path.name for path in again] == ["episode_000001.mp4", "episode_000002.mp4"]
     assert torch.equal(store[CAMERA][0], resize_images(dataset[0][CAMERA], SIZE))

@@ -20,7 +20,8 @@ from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
         (["1.6", "2.0", "2.1", "3.0"], "v2.1"),
         (["2.0", "3.0"], "v2.0"),
         (["1.6"], BackwardCompatibilityError),
-        (["3.0"], ForwardCompatibilityError),
+        (["3.0"], "v3.0"),
+        (["3.1"], ForwardCompatibilityError),
         ([], FileNotFoundError),
     ],
 )

@@ -21,11 +21,12 @@ def assert_same_item(left: dict, right: dict):
         assert same, key
 
 
-def test_items_equal_the_reference(golden):
+@pytest.mark.parametrize("version", ["v21", "v30"])
+def test_items_equal_the_reference(golden, version):
     tensors, expected = golden
     dataset = LeRobotDataset(
         None,
-        root=ARTIFACTS / "v21",
+        root=ARTIFACTS / version,
         delta_timestamps=expected["delta_timestamps"],
         return_uint8=True,
     )
@@ -39,8 +40,9 @@ def test_items_equal_the_reference(golden):
             assert value.dtype == tensors[name].dtype and torch.equal(value, tensors[name]), name
 
 
-def test_statistics_equal_the_reference(golden):
-    stats = LeRobotDatasetMetadata(root=ARTIFACTS / "v21").stats
+@pytest.mark.parametrize("version", ["v21", "v30"])
+def test_statistics_equal_the_reference(golden, version):
+    stats = LeRobotDatasetMetadata(root=ARTIFACTS / version).stats
     for name, value in golden[0].items():
         if name.startswith("meta_stats.") and not name.endswith("std"):
             key, statistic = name.removeprefix("meta_stats.").rsplit(".", 1)

@@ -14,7 +14,9 @@ class BackwardCompatibilityError(CompatibilityError):
 
     def __init__(self, repo_id: str | None, version: Version):
         super().__init__(
-            f"Dataset '{repo_id}' has format v{version}; v2.0 and v2.1 are read. Convert it to v2.1 first."
+            f"Dataset '{repo_id}' has format v{version}; v2.0, v2.1 and v3.0 are read. Convert it first: "
+            f"python lerobot/common/datasets/v2/convert_dataset_v1_to_v2.py --root={repo_id} --output=FOLDER "
+            '--single-task="..."'
         )
 
 
@@ -23,6 +25,6 @@ class ForwardCompatibilityError(CompatibilityError):
 
     def __init__(self, repo_id: str | None, version: Version):
         super().__init__(
-            f"Dataset '{repo_id}' has format v{version}; v2.0 and v2.1 are read. Give its v2.1 copy with "
-            "--dataset.root (or --dataset.revision=v2.1 for a hub dataset), or update this package."
+            f"Dataset '{repo_id}' has format v{version}; v2.0, v2.1 and v3.0 are read. Give a copy in one of them "
+            "with --dataset.root (or --dataset.revision=v3.0 for a hub dataset), or update this package."
         )

@@ -10,6 +10,8 @@ from packaging.version import Version
 from lerobot.common.constants import HF_LEROBOT_HOME
 from lerobot.common.datasets.backward_compatibility import BackwardCompatibilityError
 from lerobot.common.datasets.compute_stats import aggregate_stats
+from lerobot.common.datasets.episode_tables import EpisodeTable, InfoDict, TaskTable
+from lerobot.common.datasets.frame_table import EpisodeFile
 from lerobot.common.datasets.hub_download import download_files
 from lerobot.common.datasets.recovery import discard_unfinished
 from lerobot.common.datasets.utils import (
@@ -18,6 +20,7 @@ from lerobot.common.datasets.utils import (
     EPISODES_STATS_PATH,
     INFO_PATH,
     PICTURE_DTYPES,
+    STATS_PATH,
     TASKS_PATH,
     DatasetError,
     append_jsonlines,
@@ -37,6 +40,7 @@ from lerobot.common.datasets.utils import (
     write_info,
     write_jsonlines,
 )
+from lerobot.common.datasets.v30 import files as v30
 from lerobot.common.datasets.video_utils import get_video_info
 
 
@@ -52,7 +56,7 @@ def dataset_folder(repo_id: str | None, root: str | Path | None) -> Path:
 
 
 class LeRobotDatasetMetadata:
-    """Metadata of a v2.0 or v2.1 dataset, read from `root` (any `repo_id`, None included), else from the hub.
+    """Metadata of a v2.0, v2.1 or v3.0 dataset, read from `root` (any `repo_id`, None included), else from the hub.
 
     `stats` describes the whole dataset: {feature: {min, max, mean, std, count}} as float64 arrays, pictures
     (3, 1, 1) in [0, 1]. Raises FileNotFoundError when the dataset is nowhere, CompatibilityError for other
@@ -67,6 +71,7 @@ class LeRobotDatasetMetadata:
         force_cache_sync: bool = False,
     ):
         self.repo_id, self.revision = repo_id, revision or CODEBASE_VERSION
+        self._episodes_stats: dict[int, dict] | None = None
         self.root = dataset_folder(repo_id, root)
         try:
             if force_cache_sync:
@@ -76,30 +81,67 @@ class LeRobotDatasetMetadata:
             missing = e.filename or self.root
             download_files(repo_id, self.root, self.revision, missing, allow_patterns="meta/")
             self._load()
+        if revision is None:  # what is missing comes from the version that is on disk
+            self.revision = self.info["codebase_version"]
 
     def _load(self) -> None:
         if not (self.root / INFO_PATH).exists() and (self.root / "meta_data" / "info.json").exists():
-            raise BackwardCompatibilityError(self.repo_id or str(self.root), Version("1.6"))
-        self.info = load_info(self.root)
+            raise BackwardCompatibilityError(str(self.root), Version("1.6"))
+        self.info = InfoDict(load_info(self.root))
         check_version_compatibility(self.repo_id or str(self.root), self._version)
+        self._check_files_fit_version()
         discard_unfinished(self.root)
-        self.tasks, self.task_to_task_index = load_tasks(self.root)
-        listed = load_episodes(self.root)
-        # Lines beyond info.json belong to an episode that is just being saved.
-        self.episodes = {index: row for index, row in listed.items() if index < self.total_episodes}
-        self._check_episodes()
-        if not self.has_episode_stats:
-            self.stats = load_stats(self.root)
-            self.episodes_stats = backward_compatible_episodes_stats(dict(self.stats), self.episodes)
+        if self.is_v30:
+            self._set_tasks(v30.load_tasks(self.root))
+            listed = v30.load_episodes(self.root)
         else:
-            stats = load_episodes_stats(self.root)
+            self._set_tasks(load_tasks(self.root)[0])
+            listed = load_episodes(self.root)
+        # Rows beyond info.json belong to an episode that is just being saved.
+        self.episodes = EpisodeTable((index, row) for index, row in listed.items() if index < self.total_episodes)
+        self._check_episodes()
+        self._load_stats()
+
+    def _set_tasks(self, tasks: dict[int, str]) -> None:
+        self.tasks = TaskTable(tasks)
+        self.task_to_task_index = {task: index for index, task in tasks.items()}
+
+    def _check_files_fit_version(self) -> None:
+        """DatasetError if info.json names a version whose files are not there, but those of another one."""
+        old, new = (self.root / EPISODES_PATH).exists(), (self.root / v30.DEFAULT_TASKS_PATH).exists()
+        if old != new and new != self.is_v30:
+            written = "v3.0" if new else "v2.1 or v2.0"
+            raise DatasetError(
+                f"'{self.root / INFO_PATH}' says codebase_version {self.info['codebase_version']}, but the files "
+                f"are those of {written}; correct codebase_version."
+            )
+
+    def _load_stats(self) -> None:
+        if self.is_v30:
+            has_stats = (self.root / STATS_PATH).exists()
+            self.stats = load_stats(self.root) if has_stats else self._aggregate(self.episodes_stats)
+        elif not self.has_episode_stats:
+            self.stats = load_stats(self.root)
+            self._episodes_stats = backward_compatible_episodes_stats(dict(self.stats), self.episodes)
+        else:
+            self.stats = self._aggregate(self.episodes_stats)
+
+    def _aggregate(self, episodes_stats: dict[int, dict]) -> dict[str, dict]:
+        return aggregate_stats([stats for stats in episodes_stats.values() if stats])
+
+    @property
+    def episodes_stats(self) -> dict[int, dict[str, dict]]:
+        """Statistics of each episode; those of v3.0 are read when they are first asked for."""
+        if self._episodes_stats is None:
+            stats = (v30.load_episodes_stats if self.is_v30 else load_episodes_stats)(self.root)
             if lacking := [index for index in self.episodes if index not in stats]:
-                raise DatasetError(f"'{self.root / EPISODES_STATS_PATH}' lacks episodes {lacking[:10]}.")
-            self.episodes_stats = {index: stats[index] for index in self.episodes}
-            self.stats = aggregate_stats(list(self.episodes_stats.values()))
+                place = v30.EPISODES_DIR if self.is_v30 else EPISODES_STATS_PATH
+                raise DatasetError(f"'{self.root / place}' lacks episodes {lacking[:10]}.")
+            self._episodes_stats = {index: stats[index] for index in self.episodes}
+        return self._episodes_stats
 
     def _check_episodes(self) -> None:
-        path = self.root / EPISODES_PATH
+        path = self.root / (v30.EPISODES_DIR if self.is_v30 else EPISODES_PATH)
         if lacking := [index for index in range(self.total_episodes) if index not in self.episodes]:
             raise DatasetError(f"'{path}' lacks episodes {lacking[:10]}; info.json has {self.total_episodes}.")
         frames = sum(row["length"] for row in self.episodes.values())
@@ -119,13 +161,21 @@ class LeRobotDatasetMetadata:
         robot_type: str | None = None,
         features: dict | None = None,
         use_videos: bool = True,
+        *,
+        codebase_version: str = CODEBASE_VERSION,
+        data_files_size_in_mb: int = v30.DEFAULT_DATA_FILE_SIZE_IN_MB,
+        video_files_size_in_mb: int = v30.DEFAULT_VIDEO_FILE_SIZE_IN_MB,
     ) -> LeRobotDatasetMetadata:
-        """Start a dataset on disk; a dict in third place is taken as `features` (LeRobot 0.3 and later).
+        """Start a v2.1 or v3.0 dataset on disk; a dict in third place is taken as `features` (LeRobot 0.3 and later).
 
         FileExistsError if the folder exists; ValueError if features are missing or malformed.
         """
         if isinstance(root, dict):
             root, features = None, root
+        if codebase_version not in (CODEBASE_VERSION, v30.V30):
+            raise ValueError(
+                f"codebase_version '{codebase_version}' cannot be written; expected '{CODEBASE_VERSION}' or '{v30.V30}'."
+            )
         meta = cls.__new__(cls)
         meta.repo_id, meta.root, meta.revision = repo_id, dataset_folder(repo_id, root), CODEBASE_VERSION
         if robot is not None:
@@ -143,11 +193,15 @@ class LeRobotDatasetMetadata:
             raise FileExistsError(
                 f"'{meta.root}' exists; give another root, or open it with LeRobotDataset to add episodes."
             )
-        meta.info = create_empty_dataset_info(CODEBASE_VERSION, fps, robot_type, features, use_videos)
-        meta.tasks, meta.task_to_task_index = {}, {}
-        meta.episodes, meta.episodes_stats, meta.stats = {}, {}, {}
-        for name in (TASKS_PATH, EPISODES_PATH, EPISODES_STATS_PATH):
-            write_jsonlines([], meta.root / name)
+        meta.info = create_empty_dataset_info(codebase_version, fps, robot_type, features, use_videos)
+        if meta.is_v30:
+            meta.info = v30.as_v30_info(meta.info, data_files_size_in_mb, video_files_size_in_mb)
+        meta.info = InfoDict(meta.info)
+        meta._set_tasks({})
+        meta.episodes, meta._episodes_stats, meta.stats = EpisodeTable(), {}, {}
+        if not meta.is_v30:
+            for name in (TASKS_PATH, EPISODES_PATH, EPISODES_STATS_PATH):
+                write_jsonlines([], meta.root / name)
         write_info(meta.info, meta.root)
         return meta
 
@@ -159,7 +213,7 @@ class LeRobotDatasetMetadata:
         return self.task_to_task_index[task]
 
     def save_episode(self, episode_index: int, length: int, tasks: list[str], stats: dict) -> None:
-        """Count an episode whose files are in place. `info.json` comes last: it decides what exists."""
+        """Count a v2.1 episode whose files are in place. `info.json` comes last: it decides what exists."""
         known_tasks = self.info["total_tasks"]
         for task in tasks:
             self.add_task(task)
@@ -180,7 +234,13 @@ class LeRobotDatasetMetadata:
             splits={"train": f"0:{total}"},
         )
         write_info(self.info, self.root)
-        self.episodes[episode_index], self.episodes_stats[episode_index] = row, stats
+        self.count_episode(row, stats)
+
+    def count_episode(self, row: dict, stats: dict) -> None:
+        """Remember an episode that is on disk."""
+        if self._episodes_stats is not None:
+            self._episodes_stats[row["episode_index"]] = stats
+        self.episodes[row["episode_index"]] = row
         self.stats = aggregate_stats([self.stats, stats] if self.stats else [stats])
 
     def update_video_info(self, episode_index: int) -> None:
@@ -192,17 +252,38 @@ class LeRobotDatasetMetadata:
     # --- where files are ------------------------------------------------------------------------------------
 
     def get_episode_chunk(self, episode_index: int) -> int:
-        """Number of the folder that holds an episode's files."""
+        """Number of the folder that holds an episode's files (v2.0, v2.1)."""
         return episode_index // self.chunks_size
 
     def get_data_file_path(self, ep_index: int) -> Path:
         """Parquet file of an episode, relative to the root."""
-        return Path(self.data_path.format(episode_chunk=self.get_episode_chunk(ep_index), episode_index=ep_index))
+        return Path(self.data_path.format(**self._place(ep_index, "data")))
 
     def get_video_file_path(self, ep_index: int, vid_key: str) -> Path:
         """Video file of an episode and camera, relative to the root."""
-        chunk = self.get_episode_chunk(ep_index)
-        return Path(self.video_path.format(episode_chunk=chunk, video_key=vid_key, episode_index=ep_index))
+        return Path(self.video_path.format(video_key=vid_key, **self._place(ep_index, f"videos/{vid_key}")))
+
+    def _place(self, ep_index: int, columns: str) -> dict[str, int]:
+        """The fields of a file name template."""
+        if not self.is_v30:
+            return {"episode_chunk": self.get_episode_chunk(ep_index), "episode_index": ep_index}
+        row = self.episodes[ep_index]
+        place = {name: row.get(f"{columns}/{name}") for name in ("chunk_index", "file_index")}
+        if None in place.values():
+            raise DatasetError(f"Episode {ep_index} has no {columns}/file_index in '{self.root / v30.EPISODES_DIR}'.")
+        return place
+
+    def video_start(self, ep_index: int, vid_key: str) -> float:
+        """Seconds into its video file at which an episode begins."""
+        return self.episodes[ep_index][f"videos/{vid_key}/from_timestamp"] if self.is_v30 else 0.0
+
+    def locate_rows(self, ep_indices: list[int]) -> list[EpisodeFile]:
+        """The parquet rows of episodes."""
+        if not self.is_v30:
+            return [EpisodeFile(i, self.episodes[i]["length"], self.data_file(i)) for i in ep_indices]
+        named = {index: self.data_file(index) for index in ep_indices}
+        places = v30.locate_episodes(self.root, self.episodes, ep_indices, named)
+        return [EpisodeFile(i, self.episodes[i]["length"], *places[i]) for i in ep_indices]
 
     def data_file(self, ep_index: int) -> Path:
         """Full path of an episode's parquet file; DatasetError if it leaves the root."""
@@ -223,8 +304,13 @@ class LeRobotDatasetMetadata:
         return Version(self.info["codebase_version"])
 
     @property
+    def is_v30(self) -> bool:
+        """Whether files hold several episodes (v3.0)."""
+        return self._version.major == 3
+
+    @property
     def has_episode_stats(self) -> bool:
-        """Whether statistics are stored per episode (v2.1) rather than for the whole dataset (v2.0)."""
+        """Whether statistics are stored per episode (v2.1, v3.0) and not only for the whole dataset (v2.0)."""
         return self._version >= Version("2.1")
 
     @property

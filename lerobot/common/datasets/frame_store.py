@@ -13,6 +13,8 @@ import os
 import shutil
 import warnings
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ import torch
 from tqdm import tqdm
 
 from lerobot.common.constants import HF_LEROBOT_HOME
-from lerobot.common.datasets.utils import DatasetError, picture_size
-from lerobot.common.datasets.video_utils import VideoReader, iter_video_frames
+from lerobot.common.datasets.utils import picture_size
+from lerobot.common.datasets.video_utils import VideoReader
 from lerobot.common.utils.images import RESIZE_RULE, resize_images
 from lerobot.common.utils.io_utils import read_json, write_json
 
@@ -166,10 +168,10 @@ class FrameStore:
         missing = [i for i in dataset.episode_indices if not store.is_done(i)]
         store.require_space(sum(meta.episodes[i]["length"] for i in missing))
         bar = tqdm(missing, desc=f"Decoding to {size[0]}x{size[1]}", unit="episode", disable=not (progress and missing))
-        for episode in bar:
-            for key in meta.camera_keys:
-                store._fill(dataset, episode, key)
-            store.mark_done(episode)
+        with ThreadPoolExecutor(max(1, len(meta.camera_keys))) as cameras:
+            for episode in bar:
+                list(cameras.map(partial(store._fill, dataset, episode), meta.camera_keys))
+                store.mark_done(episode)
         return store
 
     def _fill(self, dataset, episode: int, key: str) -> None:
@@ -179,17 +181,16 @@ class FrameStore:
             for offset, row in enumerate(rows.tolist()):
                 self.write(key, first + offset, resize_images(dataset.table[key][row], size)[None])
             return
-        path = dataset.meta.video_file(episode, key)
-        numbers = VideoReader(path).nearest(dataset.table["timestamp"][rows].tolist(), dataset.tolerance_s)
+        reader = VideoReader(dataset.meta.video_file(episode, key))
+        start = dataset.meta.video_start(episode, key)
+        times = [start + time for time in dataset.table["timestamp"][rows].tolist()]
         offsets = defaultdict(list)
-        for offset, number in enumerate(numbers.tolist()):
+        for offset, number in enumerate(reader.nearest(times, dataset.tolerance_s).tolist()):
             offsets[number].append(offset)
-        for number, frame in enumerate(iter_video_frames(path)):
-            picture = torch.from_numpy(frame).permute(2, 0, 1)
-            for offset in offsets.pop(number, []):
-                self.write(key, first + offset, resize_images(picture, size)[None])
-        if offsets:
-            raise DatasetError(f"Episode {episode}, video '{path}': frames {list(offsets)[:5]} cannot be decoded.")
+        for number, frame in reader.scan(sorted(offsets)):
+            picture = resize_images(torch.from_numpy(frame).permute(2, 0, 1), size)[None]
+            for offset in offsets[number]:
+                self.write(key, first + offset, picture)
 
 
 def picture_fingerprint(meta, size: tuple[int, int]) -> dict[str, Any]:
@@ -201,10 +202,12 @@ def picture_fingerprint(meta, size: tuple[int, int]) -> dict[str, Any]:
     cameras = {key: list(meta.features[key]["shape"]) for key in meta.camera_keys}
     lengths = [meta.episodes[i]["length"] for i in range(meta.total_episodes)]
     digest = hashlib.sha256()
+    paths: dict[Path, None] = {}  # in order, each once
     for episode in range(meta.total_episodes):
-        paths = [meta.get_video_file_path(episode, key) for key in meta.video_keys]
-        for path in paths + ([meta.get_data_file_path(episode)] if meta.image_keys else []):
-            digest.update(str(path).encode() + _sample(meta.root / path))
+        paths |= dict.fromkeys(meta.get_video_file_path(episode, key) for key in meta.video_keys)
+        paths |= {meta.get_data_file_path(episode): None} if meta.image_keys else {}
+    for path in paths:
+        digest.update(str(path).encode() + _sample(meta.root / path))
     return {
         "size": list(size),
         "resize": RESIZE_RULE,

@@ -19,11 +19,12 @@ PICTURE_CACHE_BYTES = 2**30  # compressed pictures of image datasets kept in mem
 
 @dataclass(frozen=True)
 class EpisodeFile:
-    """One episode and the parquet file that holds its rows."""
+    """One episode and the parquet file that holds its rows, from `first_row` on (None: it holds nothing else)."""
 
     index: int
     length: int
     path: Path
+    first_row: int | None = None
 
 
 class FrameTable:
@@ -37,9 +38,16 @@ class FrameTable:
 
     def __init__(self, files: list[EpisodeFile], features: dict[str, dict]):
         wanted = {key: feature for key, feature in features.items() if feature["dtype"] not in ("image", "video")}
+        needed = [key for key, feature in features.items() if feature["dtype"] != "video"]
         parts: dict[str, list] = {key: [] for key in wanted}
+        shared: tuple[Path, pa.Table] | None = None  # the file that holds several episodes, read once
         for file in files:
-            table = _read_columns(file, [k for k, f in features.items() if f["dtype"] != "video"], list(wanted))
+            if file.first_row is None:
+                table = _read_columns(file, needed, list(wanted))
+            else:
+                if shared is None or shared[0] != file.path:
+                    shared = file.path, _read_columns(file, needed, list(wanted), whole_file=True)
+                table = shared[1].slice(file.first_row, file.length)
             for key, feature in wanted.items():
                 parts[key].append(_convert(table.column(key), key, feature, file))
         self.columns: dict[str, torch.Tensor | list[str] | ImageColumn] = {}
@@ -67,20 +75,35 @@ class FrameTable:
         return list(self.columns)
 
 
-def _read_columns(file: EpisodeFile, needed: list[str], columns: list[str]) -> pa.Table:
+def _read_columns(file: EpisodeFile, needed: list[str], columns: list[str], whole_file: bool = False) -> pa.Table:
+    """Rows of an episode, or of all episodes in its file; `needed` columns must exist."""
     where = f"Episode {file.index}, file '{file.path}'"
     try:
         with pq.ParquetFile(file.path) as source:
             missing = [key for key in needed if key not in source.schema_arrow.names]
             if missing:
                 raise DatasetError(f"{where}: columns {missing} are missing; found {source.schema_arrow.names}.")
-            if source.metadata.num_rows != file.length:
+            if file.first_row is not None and not whole_file:
+                return _read_rows(source, columns, file.first_row, file.length)
+            if file.first_row is None and source.metadata.num_rows != file.length:
                 raise DatasetError(
                     f"{where}: {source.metadata.num_rows} rows, but meta/episodes.jsonl says length {file.length}."
                 )
             return source.read(columns=columns, use_threads=False)  # small files
     except (pa.ArrowException, OSError) as e:
         raise DatasetError(f"{where} cannot be read as parquet: {e}.") from e
+
+
+def _read_rows(source: pq.ParquetFile, columns: list[str], first: int, length: int) -> pa.Table:
+    """Some rows of a file; only the row groups that hold them are read."""
+    groups, begin, offset = [], 0, 0
+    for group in range(source.metadata.num_row_groups):
+        end = begin + source.metadata.row_group(group).num_rows
+        if begin < first + length and end > first:
+            offset = offset if groups else first - begin
+            groups.append(group)
+        begin = end
+    return source.read_row_groups(groups, columns=columns, use_threads=False).slice(offset, length)
 
 
 def _convert(column: pa.ChunkedArray, key: str, feature: dict, file: EpisodeFile) -> torch.Tensor | list[str]:

@@ -15,6 +15,7 @@ from lerobot.common.datasets.backward_compatibility import (
 )
 
 HUB_TIMEOUT_S = 10.0
+NEWEST_READ = Version("3.0")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -34,7 +35,7 @@ def get_repo_versions(repo_id: str) -> list[Version]:
 
 
 def get_safe_version(repo_id: str, version: str | Version) -> str:
-    """The hub revision to read: the wanted version, else the latest earlier one of the same major."""
+    """The hub revision to read: the wanted version, else the latest earlier one of the same major, else v3.0."""
     wanted, offered = Version(str(version)), get_repo_versions(repo_id)
     if not offered:
         raise FileNotFoundError(
@@ -45,6 +46,9 @@ def get_safe_version(repo_id: str, version: str | Version) -> str:
     if same := [v for v in offered if v.major == wanted.major and v <= wanted]:
         logging.warning("Hub dataset '%s' has no v%s; reading v%s.", repo_id, wanted, max(same))
         return f"v{max(same)}"
+    if NEWEST_READ in offered:
+        logging.warning("Hub dataset '%s' has no v%s; reading v%s.", repo_id, wanted, NEWEST_READ)
+        return f"v{NEWEST_READ}"
     if older := [v for v in offered if v.major < wanted.major]:
         raise BackwardCompatibilityError(repo_id, max(older))
     raise ForwardCompatibilityError(repo_id, min(v for v in offered if v > wanted))

@@ -30,7 +30,7 @@ __all__ = ["CODEBASE_VERSION", "LeRobotDataset", "LeRobotDatasetMetadata"]
 
 
 class LeRobotDataset(torch.utils.data.Dataset):
-    """Frames of a v2.0 or v2.1 dataset, and the place to record new episodes.
+    """Frames of a v2.0, v2.1 or v3.0 dataset, and the place to record new episodes.
 
     `root` is the dataset folder (without it `$HF_LEROBOT_HOME/<repo_id>`, downloaded when files are missing).
     `episodes` selects and orders episodes. `delta_timestamps` {key: seconds relative to the frame} gives
@@ -87,9 +87,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
             )
 
     def _download_missing(self, videos: bool, force: bool) -> None:
-        needed = [self.meta.data_file(index) for index in self.episode_indices]
+        needed = dict.fromkeys(self.meta.data_file(index) for index in self.episode_indices)
         if videos:
-            needed += [self.meta.video_file(i, key) for i in self.episode_indices for key in self.meta.video_keys]
+            keys = self.meta.video_keys
+            needed |= dict.fromkeys(self.meta.video_file(i, key) for i in self.episode_indices for key in keys)
         missing = next((path for path in needed if not path.is_file()), None)
         if missing is not None or force:
             patterns = None if self.episodes is None else [str(path.relative_to(self.root)) for path in needed]
@@ -98,12 +99,15 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
     def _load_frames(self) -> None:
         indices = self.episode_indices
-        files = [EpisodeFile(i, self.meta.episodes[i]["length"], self.meta.data_file(i)) for i in indices]
+        files = self.meta.locate_rows(indices)
         self._table: FrameTable | None = FrameTable(files, self.meta.features)
         self.episode_data_index = get_episode_data_index(self.meta.episodes, indices)
         lengths = torch.tensor([file.length for file in files], dtype=torch.int64)
         self._row_episode = torch.repeat_interleave(torch.arange(len(files)), lengths)  # place in `indices`
-        self._videos = [{key: self.meta.video_file(i, key) for key in self.meta.video_keys} for i in indices]
+        keys = self.meta.video_keys
+        self._videos = [
+            {key: (self.meta.video_file(i, key), self.meta.video_start(i, key)) for key in keys} for i in indices
+        ]
         firsts = get_episode_data_index(self.meta.episodes)["from"][torch.tensor(indices, dtype=torch.int64)]
         offset = firsts - self.episode_data_index["from"]
         self._row_global = torch.arange(len(self._table)) + offset[self._row_episode]
@@ -122,7 +126,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         unknown = set(self._table["task_index"].unique().tolist()) - set(self.meta.tasks)
         if unknown:
             raise DatasetError(
-                f"task_index {sorted(unknown)} is used in '{self.root / 'data'}' but not in meta/tasks.jsonl."
+                f"task_index {sorted(unknown)} is used in '{self.root / 'data'}' but not in meta/tasks.{'parquet' if self.meta.is_v30 else 'jsonl'}."
             )
         check_timestamps_sync(
             self._table["timestamp"].numpy(),
@@ -195,8 +199,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return frames if self.return_uint8 else frames.to(torch.float32).div_(255)
 
     def _decode(self, key: str, rows: torch.Tensor) -> torch.Tensor:
-        path = self._videos[self._row_episode[rows[0]]][key]
-        timestamps = self.table["timestamp"][rows].tolist()
+        path, start = self._videos[self._row_episode[rows[0]]][key]
+        timestamps = [start + timestamp for timestamp in self.table["timestamp"][rows].tolist()]
         return decode_video_frames(path, timestamps, self.tolerance_s, self.video_backend, return_uint8=True)
 
     def _transform_pictures(self, batch: dict[str, Any], indices: Sequence[int]) -> None:
@@ -239,9 +243,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def get_episodes_file_paths(self) -> list[Path]:
         """Data and video files of the loaded episodes, relative to the root."""
         paths = [self.meta.get_data_file_path(index) for index in self.episode_indices]
-        return paths + [
-            self.meta.get_video_file_path(i, key) for i in self.episode_indices for key in self.meta.video_keys
-        ]
+        keys = self.meta.video_keys
+        paths += [self.meta.get_video_file_path(i, key) for i in self.episode_indices for key in keys]
+        return list(dict.fromkeys(paths))
 
     @property
     def table(self) -> FrameTable:
@@ -265,7 +269,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """Statistics of the loaded episodes; `meta.stats`, which training uses, has the whole dataset's."""
         if self.episodes is None or not self.meta.has_episode_stats:
             return self.meta.stats
-        return aggregate_stats([self.meta.episodes_stats[index] for index in self.episodes])
+        return (
+            aggregate_stats([stats for i in self.episodes if (stats := self.meta.episodes_stats[i])]) or self.meta.stats
+        )
 
     @property
     def root(self) -> Path:

@@ -15,6 +15,7 @@ from lerobot.common.datasets.backward_compatibility import (
     BackwardCompatibilityError,
     ForwardCompatibilityError,
 )
+from lerobot.common.datasets.hub_download import NEWEST_READ
 from lerobot.common.datasets.hub_download import get_repo_versions as get_repo_versions
 from lerobot.common.datasets.hub_download import get_safe_version as get_safe_version
 from lerobot.common.datasets.hub_download import is_valid_version as is_valid_version
@@ -210,11 +211,11 @@ def create_empty_dataset_info(codebase_version: str, fps: int, *args, **kwargs) 
 
 
 def check_version_compatibility(repo_id: str | None, found: str | Version, current: str = CODEBASE_VERSION) -> None:
-    """Raise unless the dataset has the major version that is read here and no later minor."""
+    """Raise unless the dataset's version is read here: the current one, earlier ones of its major, or v3.0."""
     found, current = Version(str(found)), Version(str(current))
     if found.major < current.major:
         raise BackwardCompatibilityError(repo_id, found)
-    if (found.major, found.minor) > (current.major, current.minor):
+    if (found.major, found.minor) > (current.major, current.minor) and found != NEWEST_READ:
         raise ForwardCompatibilityError(repo_id, found)
 
 

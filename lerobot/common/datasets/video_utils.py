@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from threading import Lock
@@ -74,7 +74,7 @@ class VideoReader:
             raise VideoDecodeError(f"Video '{path}' cannot be opened: {e}.") from e
         if not any(p.is_keyframe for p in packets):
             raise VideoDecodeError(f"Video '{path}' has no frames that can be decoded.")
-        # One thread: a query decodes one to a few frames, and workers provide the parallelism.
+        # One thread: a query decodes one to a few frames; cameras and workers provide the parallelism.
         self._stream.codec_context.thread_count = 1
         self._pts = np.array(sorted(p.pts for p in packets), dtype=np.int64)
         keyframes = sorted((p.pts, p.pts if p.dts is None else p.dts) for p in packets if p.is_keyframe)
@@ -120,9 +120,18 @@ class VideoReader:
             raise VideoDecodeError(f"Video '{self.path}' cannot be decoded: {e}.") from e
         return np.stack([decoded[i] for i in inverse])
 
+    def scan(self, numbers: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """(number, uint8 RGB (H, W, 3)) of ascending frame numbers, decoded from front to back."""
+        for number in numbers:
+            yield number, self.frames([number])[0]
+
     def _frame(self, pts: int) -> np.ndarray:
         key = max(0, int(np.searchsorted(self._key_pts, pts, side="right")) - 1)
-        if self._position is None or not self._key_pts[key] <= self._position < pts:
+        # Going on costs less than seeking also when the wanted frame is the very next one, a keyframe.
+        follows = self._position is not None and np.searchsorted(self._pts, self._position) + 1 >= np.searchsorted(
+            self._pts, pts
+        )
+        if self._position is None or not (self._key_pts[key] <= self._position or follows) or self._position >= pts:
             self._seek(self._key_dts[key])
         frame = self._advance_to(pts)
         if frame is None and key > 0:  # a container whose seeking lands behind the keyframe
