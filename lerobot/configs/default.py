@@ -51,6 +51,15 @@ class WandBConfig:
 
 
 @dataclass
+class TrackioConfig:
+    """Trackio, a local dashboard."""
+
+    enable: bool = False  # log to Trackio (extra: trackio)
+    project: str = "lerobot"
+    space_id: str | None = None  # also show it in this Hugging Face Space
+
+
+@dataclass
 class EvalConfig:
     """Evaluation in an environment."""
 

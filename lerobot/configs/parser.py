@@ -201,6 +201,7 @@ def parse(cls: type, argv: list[str]) -> Any:
     below = read_preset(given["preset"]) if given.get("preset") else {}
     find_config = getattr(cls, "resume_config_path", lambda _: None)
     if config_path := given.get("config_path") or find_config(given):
+        given["config_path"] = config_path
         below = merge(below, read_config_file(cls, config_path))
     if policy := policy_layer(typed, below):
         below["policy"] = policy

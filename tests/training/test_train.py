@@ -15,6 +15,8 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.scripts.train import train
 
 FILES = {
+    "manifest.json",
+    "pretrained_model/training_record.json",
     "pretrained_model/config.json",
     "pretrained_model/extras.json",
     "pretrained_model/model.safetensors",
@@ -46,7 +48,7 @@ def test_a_run_writes_checkpoints_metrics_and_a_summary(make_config):
     assert (cfg.output_dir / "checkpoints" / "last").readlink().name == "000004"
     assert len(losses(cfg.output_dir)) == 4
     assert json.loads((cfg.output_dir / "summary.json").read_text())["steps"] == 4
-    assert (cfg.output_dir / "loss_curve.png").stat().st_size > 1000
+    assert (cfg.output_dir / "curves.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,6 +1,7 @@
 """Optimizer configurations, and their state on disk."""
 
 import abc
+import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,17 +108,26 @@ class MultiAdamConfig(OptimizerConfig):
 
 def save_optimizer_state(optimizer, save_dir: Path) -> None:
     """Write an optimizer (or one per sub-folder for a dict of them) as safetensors and JSON."""
-    save_dir = Path(save_dir)
+    write_optimizer_state(copy_optimizer_state(optimizer), save_dir)
+
+
+def copy_optimizer_state(optimizer) -> dict[str, tuple[dict[str, torch.Tensor], list[dict]]]:
+    """{sub-folder ("" for a single optimizer): (tensors by flat name, parameter groups)}, copied to the CPU."""
     if isinstance(optimizer, dict):
-        for name, one in optimizer.items():
-            (save_dir / name).mkdir(parents=True, exist_ok=True)
-            save_optimizer_state(one, save_dir / name)
-        return
+        return {name: part for name, one in optimizer.items() for part in copy_optimizer_state(one).values()}
     state = optimizer.state_dict()
-    groups = state.pop("param_groups")
-    flat = {k: torch.as_tensor(v).contiguous() for k, v in flatten_dict(state).items()}
-    save_file(flat, save_dir / OPTIMIZER_STATE)
-    write_json(groups, save_dir / OPTIMIZER_PARAM_GROUPS)
+    groups = copy.deepcopy(state.pop("param_groups"))
+    flat = {k: torch.as_tensor(v).detach().to("cpu", copy=True) for k, v in flatten_dict(state).items()}
+    return {"": ({k: v.contiguous() for k, v in flat.items()}, groups)}
+
+
+def write_optimizer_state(copied: dict[str, tuple[dict[str, torch.Tensor], list[dict]]], save_dir: Path) -> None:
+    """Write what `copy_optimizer_state` returned."""
+    for name, (tensors, groups) in copied.items():
+        folder = Path(save_dir) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / OPTIMIZER_STATE)
+        write_json(groups, folder / OPTIMIZER_PARAM_GROUPS)
 
 
 def load_optimizer_state(optimizer, save_dir: Path):
@@ -143,6 +153,7 @@ def load_optimizer_state(optimizer, save_dir: Path):
             f"the policy trains {[len(g['params']) for g in current]}: resume with the freezing flags of that run."
         )
     groups = [merge_known(new, old) for new, old in zip(current, saved, strict=True)]
+    _refuse_other_shapes(optimizer, state, save_dir)
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     return optimizer
 
@@ -153,3 +164,14 @@ def _order(groups: list[dict[str, Any]]) -> list[int]:
     placed = {p for g in groups for p in g.get("positions", ())}
     free = iter(p for p in range(count) if p not in placed)
     return [p for g in groups for p in (g.get("positions") or [next(free) for _ in g["params"]])]
+
+
+def _refuse_other_shapes(optimizer: torch.optim.Optimizer, state: dict[int, dict], where: Path) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, entries in state.items():
+        expected, found = parameters[index].shape, entries.get("exp_avg", entries.get("momentum_buffer"))
+        if found is not None and found.shape != expected:
+            raise ValueError(
+                f"{where} holds moments of shape {tuple(found.shape)} for tensor {index}, which has {tuple(expected)}: "
+                "it belongs to another architecture. Resume with the --policy.* flags of that run."
+            )

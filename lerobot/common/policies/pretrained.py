@@ -84,8 +84,12 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
         raise NotImplementedError(f"Policy '{self.name}' keeps no features of mode '{mode}'.")
 
     def _save_pretrained(self, folder: Path) -> None:
-        self.config._save_pretrained(folder)
+        self._save_files(folder)
         save_model(getattr(self, "module", self), str(folder / SAFETENSORS_SINGLE_FILE))
+
+    def _save_files(self, folder: Path) -> None:
+        """Write what stands beside the weights; a background save writes the weights from a copy."""
+        self.config._save_pretrained(folder)
 
     @classmethod
     def from_pretrained(

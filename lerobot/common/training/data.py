@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import DataLoader
 
 from lerobot.common.datasets.collate import collate
 from lerobot.common.datasets.lerobot_dataset import LeRobotDatasetMetadata
@@ -28,12 +30,90 @@ def split_episodes(cfg) -> tuple[list[int] | None, list[int]]:
     return chosen[:-held_out], chosen[-held_out:]
 
 
-def make_loader(dataset, cfg, device: torch.device, start_step: int = 0) -> DataLoader:
+@dataclass(frozen=True)
+class BatchPlan:
+    """How epochs are cut into global batches, one per optimizer step, and these into parts.
+
+    A global batch has `batch_size` frames for each of `processes` x `accumulation` parts; the last one of an epoch has
+    what is left. The frames of a step depend on the global batch only, so a run may continue with the same global
+    batch divided otherwise.
+    """
+
+    frames: int
+    batch_size: int
+    processes: int = 1
+    accumulation: int = 1
+
+    @property
+    def parts(self) -> int:
+        """Micro-batches of a step, over all processes."""
+        return self.processes * self.accumulation
+
+    @property
+    def global_batch(self) -> int:
+        """Frames of a step."""
+        return self.batch_size * self.parts
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps until every frame was seen once."""
+        return -(-self.frames // self.global_batch)
+
+    def position(self, step: int) -> tuple[int, int]:
+        """(epoch, frames of it that were seen) before `step`."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        return epoch, batch * self.global_batch
+
+    def sizes(self, step: int) -> list[int]:
+        """Frames in each part of a step; they differ by at most one."""
+        return self.split(min(self.global_batch, self.frames - self.position(step)[1]))
+
+    def split(self, count: int) -> list[int]:
+        """`count` frames over the parts."""
+        each, more = divmod(count, self.parts)
+        return [each + (part < more) for part in range(self.parts)]
+
+    def to_dict(self) -> dict[str, int]:
+        """As training_step.json has it."""
+        return {
+            "num_processes": self.processes,
+            "batch_size": self.batch_size,
+            "gradient_accumulation_steps": self.accumulation,
+            "num_frames": self.frames,
+        }
+
+
+class PartSampler(torch.utils.data.Sampler):
+    """The micro-batches of one process: its parts of every global batch, epoch after epoch.
+
+    A part without frames (in a short last batch) gets the batch's first one; the engine gives it no weight.
+    """
+
+    def __init__(self, sampler: EpochSampler, plan: BatchPlan, rank: int = 0):
+        self.sampler, self.plan, self.rank = sampler, plan, rank
+
+    def __len__(self) -> int:
+        return self.plan.steps_per_epoch * self.plan.accumulation
+
+    def __iter__(self) -> Iterator[list[int]]:
+        frames = iter(self.sampler)
+        while batch := list(itertools.islice(frames, self.plan.global_batch)):
+            sizes = self.plan.split(len(batch))
+            starts = [0, *itertools.accumulate(sizes)]
+            for part in range(self.rank * self.plan.accumulation, (self.rank + 1) * self.plan.accumulation):
+                yield batch[starts[part] : starts[part + 1]] or batch[:1]
+
+
+def make_plan(dataset, cfg, processes: int = 1) -> BatchPlan:
+    """How `cfg` divides the frames of a dataset."""
+    indices = trainable_indices(dataset, getattr(cfg.policy, "drop_n_last_frames", 0))
+    return BatchPlan(len(indices), cfg.batch_size, processes, cfg.gradient_accumulation_steps)
+
+
+def make_loader(dataset, cfg, plan: BatchPlan, device: torch.device, start_step: int = 0, rank: int = 0) -> DataLoader:
     """A loader whose sample order is a function of (seed, epoch), positioned at the batch of `start_step`."""
     indices = trainable_indices(dataset, getattr(cfg.policy, "drop_n_last_frames", 0))
-    batches_per_epoch = -(-len(indices) // cfg.batch_size)
-    epoch, batch = divmod(start_step, batches_per_epoch)
-    sampler = EpochSampler(indices, seed=cfg.seed or 0, epoch=epoch, position=batch * cfg.batch_size)
+    epoch, position = plan.position(start_step)
     workers = {}
     if cfg.num_workers:
         workers = {
@@ -43,10 +123,11 @@ def make_loader(dataset, cfg, device: torch.device, start_step: int = 0) -> Data
         }
     return DataLoader(
         dataset,
-        batch_sampler=BatchSampler(sampler, cfg.batch_size, drop_last=False),
+        batch_sampler=PartSampler(EpochSampler(indices, seed=cfg.seed, epoch=epoch, position=position), plan, rank),
         collate_fn=collate,
         num_workers=cfg.num_workers,
         pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # else every epoch draws a worker seed from the generator that policies draw from
         **workers,
     )
 

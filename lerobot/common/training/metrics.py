@@ -1,22 +1,27 @@
-"""Training numbers: the log line, metrics.jsonl, and Weights & Biases when asked for."""
+"""Training numbers: the log line, metrics.jsonl, the progress bar, and the trackers that were asked for."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lerobot.common.policies.pretrained import count_parameters
+from lerobot.common.training.sinks import make_sinks
 from lerobot.common.utils.io_utils import write_text
 from lerobot.common.utils.logging_utils import AverageMeter, MetricsTracker, format_big_number
 
 METRICS_NAME = "metrics.jsonl"
 
 
-def make_tracker(cfg, dataset, step: int) -> MetricsTracker:
+def make_tracker(plan, dataset, step: int) -> MetricsTracker:
     """Loss, gradient norm, learning rate, seconds per update and per batch."""
     meters = {
         "loss": AverageMeter("loss", ":.3f"),
@@ -25,7 +30,7 @@ def make_tracker(cfg, dataset, step: int) -> MetricsTracker:
         "update_s": AverageMeter("updt_s", ":.3f"),
         "dataloading_s": AverageMeter("data_s", ":.3f"),
     }
-    return MetricsTracker(cfg.batch_size, dataset.num_frames, dataset.num_episodes, meters, initial_step=step)
+    return MetricsTracker(plan.global_batch, dataset.num_frames, dataset.num_episodes, meters, initial_step=step)
 
 
 def require_finite(tracker: MetricsTracker, step: int) -> None:
@@ -38,7 +43,7 @@ def require_finite(tracker: MetricsTracker, step: int) -> None:
         )
 
 
-def describe(cfg, policy, dataset, step: int) -> None:
+def describe(cfg, policy, dataset, plan, step: int) -> None:
     """What is about to be trained, in three lines."""
     big = format_big_number
     logging.info("Output: %s", cfg.output_dir)
@@ -50,45 +55,76 @@ def describe(cfg, policy, dataset, step: int) -> None:
         big(count_parameters(policy, trainable=True), 1),
         f", from {cfg.policy.pretrained_path}" if cfg.policy.pretrained_path else "",
     )
-    epochs = cfg.steps * cfg.batch_size / max(1, dataset.num_frames)
-    logging.info("Steps: %d to %d, batch %d (%.1f epochs in all).", step, cfg.steps, cfg.batch_size, epochs)
+    epochs = cfg.steps * plan.global_batch / max(1, dataset.num_frames)
+    parts = f" = {plan.parts} x {plan.batch_size}" if plan.parts > 1 else ""
+    logging.info("Steps: %d to %d, batch %d%s (%.1f epochs in all).", step, cfg.steps, plan.global_batch, parts, epochs)
 
 
 class MetricsFile:
-    """Appends one JSON line per log step to `<output_dir>/metrics.jsonl`; a resumed run drops what it repeats."""
+    """Appends one JSON line per log step to `<output_dir>/metrics.jsonl`, and shows the numbers wherever asked.
 
-    def __init__(self, cfg, resume_step: int = 0):
-        self.path = Path(cfg.output_dir) / METRICS_NAME
+    A resumed run drops the lines that it repeats. With several processes every one calls `log`, the main one writes.
+    """
+
+    def __init__(self, cfg, engine, resume_step: int = 0):
+        self.path, self.engine, self.sinks = Path(cfg.output_dir) / METRICS_NAME, engine, []
+        if not engine.is_main:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if resume_step:
             kept = [line for line in read_lines(self.path) if line["step"] <= resume_step]
             write_text("".join(json.dumps(line) + "\n" for line in kept), self.path)
-        self.wandb = _wandb_logger(cfg)
+        self.sinks = make_sinks(cfg)
 
     def log(self, tracker: MetricsTracker, info: dict) -> None:
         """Write the averages since the last call, and the numbers that the policy reported last."""
-        logging.info("%s", tracker)
         # What the policy reports is of the last step only; its own `loss` must not replace the average.
         row = {k: float(v) for k, v in info.items() if _is_number(v)} | tracker.to_dict()
-        self._append({"step": tracker.steps, **row})
-        if self.wandb:
-            self.wandb.log_dict(row, tracker.steps, mode="train")
+        row = self.engine.mean(row)
         tracker.reset_averages()
+        if self.engine.is_main:
+            logging.info("%s", readable(row, tracker))
+            self._append({"step": tracker.steps, **row}, row, tracker.steps, "train")
 
-    def log_eval(self, step: int, aggregated: dict) -> None:
-        """Write the outcome of an evaluation."""
-        row = {f"eval/{k}": v for k, v in aggregated.items() if _is_number(v)}
-        self._append({"step": step, **row})
-        if self.wandb:
-            self.wandb.log_dict(aggregated, step, mode="eval")
+    def log_eval(self, step: int, values: dict) -> dict[str, float]:
+        """Write the outcome of an evaluation; returns it as it stands in metrics.jsonl, named `eval/<name>`."""
+        values = {k: v for k, v in values.items() if _is_number(v)}
+        named = {f"eval/{k}": v for k, v in values.items()}
+        if self.engine.is_main:
+            self._append({"step": step, **named}, values, step, "eval")
+        return named
 
-    def _append(self, row: dict) -> None:
+    def _append(self, line: dict, values: dict, step: int, mode: str) -> None:
         with self.path.open("a") as f:
-            f.write(json.dumps(row) + "\n")
+            f.write(json.dumps(line) + "\n")
+        for sink in self.sinks:
+            sink.log_dict(values, step, mode)
+
+    def close(self) -> None:
+        """Flush every tracker."""
+        for sink in self.sinks:
+            sink.close()
 
     def rows(self) -> list[dict]:
         """Everything logged so far."""
         return read_lines(self.path)
+
+
+def readable(row: dict, tracker: MetricsTracker) -> str:
+    """The log line: counts, then every meter of the tracker in its own format."""
+    big = format_big_number
+    counts = f"step:{tracker.steps} smpl:{big(row['samples'])} ep:{big(row['episodes'])} epch:{row['epochs']:.2f}"
+    meters = (f"{m.name}:{format(row[k], m.fmt.lstrip(':'))}" for k, m in tracker.metrics.items())
+    return " ".join([counts, *meters])
+
+
+@contextmanager
+def progress_bar(cfg, engine, step: int):
+    """A tqdm bar over the steps, in a terminal; log lines are printed above it."""
+    shown = cfg.progress and engine.is_main and sys.stderr.isatty()
+    bar = tqdm(total=cfg.steps, initial=step, unit="step", disable=not shown, dynamic_ncols=True)
+    with bar, logging_redirect_tqdm() if shown else nullcontext():
+        yield bar
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -108,11 +144,3 @@ def _is_number(value) -> bool:
     if isinstance(value, torch.Tensor):
         return value.numel() == 1
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _wandb_logger(cfg):
-    if not cfg.wandb.enable:
-        return None
-    from lerobot.common.utils.wandb_utils import WandBLogger
-
-    return WandBLogger(cfg)

@@ -45,10 +45,10 @@ def make_training_processors(cfg, dataset_stats: dict):
     and features from the dataset.
     """
     policy, path = cfg.policy, cfg.policy.pretrained_path
+    if cfg.resume:  # those of the checkpoint, also where a legacy one keeps its statistics inside the weights
+        return make_pre_post_processors(policy, path)
     if path is None:
         return make_pre_post_processors(policy, dataset_stats=dataset_stats)
-    if cfg.resume:
-        return make_pre_post_processors(policy, path)
     logging.info("Statistics come from the dataset, not from %s.", path)
     stats = rename_stats(dataset_stats, cfg.rename_map)
     changed = {"rename_observations_processor": {"rename_map": cfg.rename_map}} if cfg.rename_map else {}

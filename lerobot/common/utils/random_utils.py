@@ -61,6 +61,11 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 def save_rng_state(save_dir: str | Path) -> None:
     """Write rng_state.safetensors (keys as in LeRobot's training state)."""
+    save_file(rng_tensors(), Path(save_dir) / RNG_STATE)
+
+
+def rng_tensors() -> dict[str, torch.Tensor]:
+    """The state of every generator as the tensors of rng_state.safetensors."""
     state = get_rng_state()
     version, values, gauss = state["python"]
     _, keys, index, has_gauss, cached = state["numpy"]
@@ -77,7 +82,7 @@ def save_rng_state(save_dir: str | Path) -> None:
         flat["py_rng_gauss"] = torch.tensor([gauss], dtype=torch.float64)
     if "cuda" in state:
         flat["torch_cuda_rng_state"] = state["cuda"]
-    save_file(flat, Path(save_dir) / RNG_STATE)
+    return flat
 
 
 def load_rng_state(save_dir: str | Path) -> None:

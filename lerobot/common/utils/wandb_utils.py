@@ -56,3 +56,7 @@ class WandBLogger:
             if f"{mode}/{name}" not in usable:
                 logging.warning("wandb: '%s' is neither a number nor text and is not logged.", name)
         self.wandb.log(usable, step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self.run.finish()

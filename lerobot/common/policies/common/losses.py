@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
+
+_denominator_ratio: ContextVar[float] = ContextVar("denominator_ratio", default=1.0)
+
+
+@contextmanager
+def shared_denominator(ratio: float) -> Iterator[None]:
+    """In this block `masked_mean` divides by `ratio` times its count of valid entries.
+
+    A batch that is divided among processes or accumulated in pieces has one mean only if every piece divides by the
+    average piece's count, not by its own.
+    """
+    token = _denominator_ratio.set(ratio)
+    try:
+        yield
+    finally:
+        _denominator_ratio.reset(token)
 
 
 def masked_mean(values: Tensor, is_pad: Tensor | None, width: int | None = None, over_padding: bool = False) -> Tensor:
@@ -22,7 +42,10 @@ def masked_mean(values: Tensor, is_pad: Tensor | None, width: int | None = None,
         return values.sum() / max(count, 1)
     valid = _like(~is_pad, values)
     total = torch.where(valid, values, 0).sum()
-    return total / (max(count, 1) if over_padding else valid.sum().clamp(min=1))
+    if over_padding:
+        return total / max(count, 1)
+    count, ratio = valid.sum().clamp(min=1), _denominator_ratio.get()
+    return total / (count if ratio == 1.0 else count * ratio)
 
 
 def zero_padding(values: Tensor, is_pad: Tensor | None) -> Tensor:

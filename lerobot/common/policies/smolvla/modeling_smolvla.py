@@ -112,8 +112,8 @@ class SmolVLAPolicy(PreTrainedPolicy):
         """Whether no part that matters is frozen, so that random weights are a sensible start."""
         return not config.freeze_vision_encoder and not config.train_expert_only
 
-    def _save_pretrained(self, folder: Path) -> None:
-        super()._save_pretrained(folder)
+    def _save_files(self, folder: Path) -> None:
+        super()._save_files(folder)
         self.source.save(folder / TOKENIZER_FOLDER)
 
     def reset(self) -> None:

@@ -1,0 +1,171 @@
+"""How one optimizer step is computed: on one device, or on many processes started by `accelerate launch`.
+
+An `Engine` owns mixed precision, gradient accumulation and, in `DistributedEngine`, the exchange between processes.
+The gradient of a step is that of the mean over the whole global batch, however it is divided: a part of the batch
+counts by its number of frames, and a masked mean by its number of valid steps (`masked_mean` asks for the ratio).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, nullcontext
+
+import torch
+
+from lerobot.common.constants import ACTION_IS_PAD
+from lerobot.common.policies.common.losses import shared_denominator
+from lerobot.common.training.checkpoint import copy_weights
+
+
+def make_engine(cfg) -> Engine:
+    """The engine for this process: distributed where `accelerate launch` (or torchrun) started it."""
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ
+    if not launched:
+        return Engine(cfg)
+    from lerobot.common.training.distributed import DistributedEngine
+
+    return DistributedEngine(cfg)
+
+
+class Engine:
+    """One process on one device.
+
+    `use_amp` means bfloat16 autocast where it is supported (no scaling needed), else float16 with scaled gradients.
+    """
+
+    rank, world_size = 0, 1
+
+    def __init__(self, cfg):
+        self.device = torch.device(cfg.policy.device)
+        self.accumulation = cfg.gradient_accumulation_steps
+        self.enabled = cfg.policy.use_amp
+        half = self.device.type == "cuda" and not torch.cuda.is_bf16_supported()
+        self.dtype = torch.float16 if half else torch.bfloat16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.enabled and half)
+        self.model: torch.nn.Module | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and log lines."""
+        return self.rank == 0
+
+    def prepare(self, policy, optimizer):
+        """Wrap policy and optimizer for this engine; `model` is what a batch is given to."""
+        self.model = policy
+        return optimizer
+
+    def autocast(self):
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, self.dtype) if self.enabled else nullcontext()
+
+    def backward_of(self, batches: list[dict], sizes: list[int]) -> tuple[torch.Tensor, dict]:
+        """Accumulate the gradient of the mean over the global batch; returns this process's share of the loss.
+
+        batches: the micro-batches of this process. sizes: frames of every part of the global batch, in the order of
+        rank and micro-batch; a part of size 0 stands for one too many, and counts nothing.
+        """
+        mine = sizes[self.rank * self.accumulation :][: self.accumulation]
+        valid = [_valid_steps(batch) * bool(size) for batch, size in zip(batches, mine, strict=True)]
+        everyone = self.sum(torch.stack(valid).sum(0)) if len(sizes) > 1 else None
+        total, infos = 0.0, []
+        for i, (batch, size) in enumerate(zip(batches, mine, strict=True)):
+            weight = size * self.world_size / sum(sizes)
+            with self.gradients_exchanged(i + 1 == len(batches)), shared_denominator(_ratio(valid[i], everyone)):
+                with self.autocast():
+                    loss, info = self.model(batch)
+                self.backward(loss * weight)
+            total = total + loss.detach() * weight
+            infos.append((weight, info or {}))
+        return total, _weighted(infos)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Gradients of the (scaled) loss."""
+        self.scaler.scale(loss).backward()
+
+    def gradients_exchanged(self, now: bool):
+        """Context of a forward and backward pass; with several processes gradients travel only in the last one."""
+        return nullcontext()
+
+    def clip(self, policy, optimizer, max_norm: float) -> torch.Tensor:
+        """Bring the gradients to their true size, clip them to `max_norm` (0: not) and return their norm before."""
+        self.scaler.unscale_(optimizer)
+        limit = max_norm if max_norm > 0 else float("inf")
+        return torch.nn.utils.clip_grad_norm_(policy.parameters(), limit, error_if_nonfinite=False)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Optimizer step, skipped when scaled gradients overflowed."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+    def scaler_state(self) -> dict:
+        """State of the gradient scaler; empty where none is needed."""
+        return self.scaler.state_dict()
+
+    def load_scaler_state(self, state: dict) -> None:
+        """Restore `scaler_state`."""
+        if state and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state)
+
+    # --- what several processes do together; alone it is trivial -----------------------------------------------
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        """Sum over all processes."""
+        return value
+
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Mean over all processes, by name."""
+        return values
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+
+    @contextmanager
+    def main_first(self):
+        """The main process runs the block first (downloads, stores), the others after it."""
+        yield
+
+    def weights(self, policy) -> dict[str, torch.Tensor]:
+        """All weights on the CPU."""
+        return copy_weights(policy)
+
+    def optimizer_state(self, policy, optimizer) -> dict | None:
+        """The optimizer's state in the form of `copy_optimizer_state` where it has to be gathered, else None."""
+        return None
+
+    def load_optimizer(self, policy, optimizer, folder) -> None:
+        """Restore the optimizer from a checkpoint's training_state."""
+        from lerobot.common.optim.optimizers import load_optimizer_state
+
+        load_optimizer_state(optimizer, folder)
+
+    def close(self) -> None:
+        """End what this process shares with others."""
+
+
+def _valid_steps(batch: dict) -> torch.Tensor:
+    """(valid steps, all steps) of a batch's action window."""
+    is_pad = batch.get(ACTION_IS_PAD)
+    if is_pad is None:
+        return torch.zeros(2, dtype=torch.int64)
+    return torch.tensor([int((~is_pad).sum()), is_pad.numel()])
+
+
+def _ratio(own: torch.Tensor, everyone: torch.Tensor | None) -> float:
+    """By what a part's count of valid steps is multiplied so that it is the average part's."""
+    if everyone is None or not own[0] or not everyone[1]:
+        return 1.0
+    return float(everyone[0] / everyone[1]) / float(own[0] / own[1])
+
+
+def _weighted(infos: list[tuple[float, dict]]) -> dict:
+    """Numbers that the policy reports, averaged over micro-batches; what is not a number is the last one's."""
+    if len(infos) == 1:
+        return infos[0][1]
+    whole = sum(weight for weight, _ in infos) or 1.0
+    last = infos[-1][1]
+    numbers = (int, float, torch.Tensor)
+    return {
+        k: sum(w * i[k] for w, i in infos) / whole if isinstance(v, numbers) and not isinstance(v, bool) else v
+        for k, v in last.items()
+    }
