@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -138,13 +140,27 @@ def test_frozen_features_give_the_same_loss_and_gradients(mode):
 def test_features_of_trained_parts_are_refused():
     policy = tiny_policy()
     batch = tiny_batch(policy.config)
-    for mode in (None, "vision", "prefix"):
+    assert policy.frozen_feature_modes() == ()
+    for mode in ("vision", "prefix"):
         with pytest.raises(ValueError, match="train_expert_only"):
             policy.frozen_features(batch, mode)
+    assert tiny_policy(train_expert_only=True).frozen_feature_modes() == ("prefix", "vision")
     half = tiny_policy(freeze_vision_encoder=True)
-    assert list(half.frozen_features(batch)) == [f"features.{n}" for n in half.config.image_features]
+    assert half.frozen_feature_modes() == ("vision",)
     with pytest.raises(ValueError, match="constant are: vision"):
         half.frozen_features(batch, "prefix")
+
+
+def test_features_are_of_the_weights_that_are_named():
+    policy = tiny_policy(train_expert_only=True)
+    batch = tiny_batch(policy.config)
+    for mode in policy.frozen_feature_modes():
+        weights, settings = policy.frozen_inputs(mode)
+        json.dumps(settings)
+        before = policy.frozen_features(batch, mode)
+        with torch.no_grad():
+            next(iter(weights.values())).add_(1)
+        assert any((v != before[k]).any() for k, v in policy.frozen_features(batch, mode).items())
 
 
 def test_freezing_flags():

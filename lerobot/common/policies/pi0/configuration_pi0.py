@@ -66,6 +66,8 @@ class PI0Config(PreTrainedConfig):
     min_period: float = 4e-3  # of the sine waves that encode the denoising time
     max_period: float = 4.0
 
+    rtc_config: dict | None = None  # kept for compatibility; without a previous chunk it changes nothing
+
     image_resolution: tuple[int, int] | None = (224, 224)  # (height, width); empty: pictures have the right size
     empty_cameras: int = 0  # declared inputs of cameras that do not exist
 
@@ -74,6 +76,9 @@ class PI0Config(PreTrainedConfig):
     gradient_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     compile_model: bool = False  # torch.compile training and sampling
     compile_mode: str = "max-autotune"
+
+    freeze_vision_encoder: bool = False  # keep the vision tower as it is
+    train_expert_only: bool = False  # keep all of PaliGemma as it is
 
     optimizer_lr: float = 2.5e-5
     optimizer_betas: tuple[float, float] = (0.9, 0.95)
@@ -87,8 +92,6 @@ class PI0Config(PreTrainedConfig):
 
     tokenizer_max_length: int = 48  # longest task, in tokens
 
-    freeze_vision_encoder: bool = extra(False)  # keep the vision tower as it is
-    train_expert_only: bool = extra(False)  # keep all of PaliGemma as it is
     train_state_proj: bool = extra(True)  # train the projection of the state
 
     # Hub id, local folder, or the small tokenizer that ships with the code (`pi0_mini`)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from lerobot.common.constants import (
     ACTION,
     ACTION_IS_PAD,
+    FROZEN_CONTEXT,
+    FROZEN_MASK,
+    FROZEN_PICTURES,
     OBS_LANGUAGE_ATTENTION_MASK,
     OBS_LANGUAGE_TOKENS,
     OBS_STATE,
@@ -34,10 +37,6 @@ from lerobot.common.policies.pi0.paligemma_with_expert import KeysValues, PaliGe
 from lerobot.common.policies.pi0.tokenizer_source import save_tokenizer
 from lerobot.common.policies.pretrained import PreTrainedPolicy
 from lerobot.common.processor import images_to_float
-
-# Keys under which a batch may carry what a frozen part computed (`PI0Policy.frozen_features`).
-FEATURES = "features."
-PREFIX_KEYS, PREFIX_VALUES, PREFIX_MASK = (f"{FEATURES}prefix.{name}" for name in ("keys", "values", "mask"))
 
 # Names in older weights files -> names here; the first that fits counts.
 LM, PALI = "paligemma_with_expert.paligemma.language_model.", "paligemma_with_expert.paligemma."
@@ -159,9 +158,9 @@ class PI0Policy(PreTrainedPolicy):
     def encode(self, batch: dict[str, Tensor]) -> Context:
         """What the expert reads of a preprocessed batch, from stored features where the batch has them."""
         state = pad_vector(batch[OBS_STATE], self.config.max_state_dim)
-        if PREFIX_KEYS in batch:
-            layers = zip(batch[PREFIX_KEYS].unbind(1), batch[PREFIX_VALUES].unbind(1), strict=True)
-            return self.model.context(list(layers), batch[PREFIX_MASK], state)
+        if FROZEN_CONTEXT in batch:
+            layers = [(layer[:, 0], layer[:, 1]) for layer in batch[FROZEN_CONTEXT].unbind(1)]
+            return self.model.context(layers, batch[FROZEN_MASK], state)
         return self.model.context(*self._prefix(batch), state)
 
     def _prefix(self, batch: dict[str, Tensor]) -> tuple[KeysValues, Tensor]:
@@ -177,19 +176,16 @@ class PI0Policy(PreTrainedPolicy):
 
         Nothing attends the picture of an absent camera and it moves no position, so none is built.
         """
+        if FROZEN_PICTURES in batch:
+            return list(batch[FROZEN_PICTURES].unbind(1))
         names = self.config.image_features
-        present = [n for n in names if n in batch or FEATURES + n in batch]
-        if not present:
+        pictures = images_to_float({n: batch[n] for n in names if n in batch})
+        if not pictures:
             raise ValueError(
                 "All image features are missing from the batch. The policy reads "
                 f"{', '.join(names)}; the batch has {', '.join(batch)}."
             )
-        fresh = [n for n in present if FEATURES + n not in batch]
-        pictures = images_to_float({n: batch[n] for n in fresh})
-        encoded = dict(
-            zip(fresh, self.model.embed_images([self.prepare_image(pictures[n]) for n in fresh]), strict=True)
-        )
-        return [encoded[n] if n in encoded else batch[FEATURES + n] for n in present]
+        return self.model.embed_images([self.prepare_image(picture) for picture in pictures.values()])
 
     def prepare_image(self, image: Tensor) -> Tensor:
         """A picture `(B, 3, H, W)` or `(B, H, W, 3)` in [0, 1] -> `(B, 3, *image_resolution)` in [-1, 1]."""
@@ -200,34 +196,37 @@ class PI0Policy(PreTrainedPolicy):
             image = resize_with_pad(image, width, height, bars, centred=self.config.letterbox != "top_left")
         return image * 2.0 - 1.0
 
-    @property
-    def frozen_modes(self) -> tuple[str, ...]:
-        """Which modes of `frozen_features` give constants of frozen weights, the cheaper to train with last."""
-        if self.config.train_expert_only:
-            return ("vision", "prefix")
-        return ("vision",) if self.config.freeze_vision_encoder else ()
+    def frozen_feature_modes(self) -> tuple[str, ...]:
+        """Keys and values with `train_expert_only`; the vision tower's output, of cameras of one size, also with
+        `freeze_vision_encoder`."""
+        config = self.config
+        same = config.image_resolution is not None or len(set(config.image_shapes.values())) == 1
+        vision = ("vision",) if same and (config.train_expert_only or config.freeze_vision_encoder) else ()
+        return ("prefix", *vision) if config.train_expert_only else vision
 
     @torch.no_grad()
-    def frozen_features(self, batch: dict[str, Tensor], mode: str | None = None) -> dict[str, Tensor]:
-        """What frozen weights compute of a preprocessed batch; `forward` takes a batch with it in place of pictures.
-
-        mode "vision": `features.<camera>` (B, N, vision width) of every camera in the batch. "prefix": keys and values
-        of all layers (B, layers, P, kv_heads, head_dim) and which tokens are real, bool (B, P). Default: the last of
-        `frozen_modes`. Dtypes are those the model computes in. Raises ValueError if that part is trained.
-        """
-        mode = mode or (self.frozen_modes[-1] if self.frozen_modes else "vision")
-        if mode not in self.frozen_modes:
+    def frozen_features(self, batch: dict[str, Tensor], mode: str) -> dict[str, Tensor]:
+        """Keys and values `(B, layers, 2, P, kv_heads, head_dim)` and their mask `(B, P)`; or the vision tower's output
+        `(B, cameras, N, vision width)`. Raises ValueError if that part is trained."""
+        if mode not in self.frozen_feature_modes():
             raise ValueError(
-                f"Features '{mode}' change while pi0 trains; constant are: {', '.join(self.frozen_modes) or 'none'}. "
-                "Set --policy.train_expert_only=true (or, for 'vision', --policy.freeze_vision_encoder=true)."
+                f"Features '{mode}' change while pi0 trains; constant are: "
+                f"{', '.join(self.frozen_feature_modes()) or 'none'}. Set --policy.train_expert_only=true (or, for "
+                "'vision', --policy.freeze_vision_encoder=true)."
             )
         if mode == "vision":
-            names = [n for n in self.config.image_features if n in batch]
-            features = self._image_features({n: batch[n] for n in names})
-            return {FEATURES + n: f for n, f in zip(names, features, strict=True)}
+            return {FROZEN_PICTURES: torch.stack(self._image_features(batch), 1)}
         keys_values, real = self._prefix(batch)
-        keys, values = (torch.stack(tensors, 1) for tensors in zip(*keys_values, strict=True))
-        return {PREFIX_KEYS: keys, PREFIX_VALUES: values, PREFIX_MASK: real}
+        layers = torch.stack([torch.stack(pair, 1) for pair in keys_values], 1)
+        return {FROZEN_CONTEXT: layers * real[:, None, None, :, None, None], FROZEN_MASK: real}
+
+    def frozen_inputs(self, mode: str) -> tuple[dict[str, Tensor], dict]:
+        """Weights of the vision tower, or of all of PaliGemma; and settings of the pictures and of the precision."""
+        paligemma = self.model.paligemma_with_expert.paligemma.model
+        used = paligemma if mode == "prefix" else paligemma.vision_tower
+        names = ("image_resolution", "letterbox", "dtype", "legacy_rounding")
+        settings = {name: getattr(self.config, name) for name in names}
+        return used.state_dict(), {**settings, "cameras": list(self.config.image_features)}
 
 
 def _renamed(key: str) -> str:

@@ -236,6 +236,8 @@ class PaliGemmaWithExpert(nn.Module):
         """Random weights; positions start as waves."""
         tower = self.paligemma.model.vision_tower.vision_model
         init_normal(self, 0.02)
+        if tower.embeddings.stem is not None:
+            tower.embeddings.stem.init_weights()
         table = tower.embeddings.position_embedding.weight
         with torch.no_grad():
             table.copy_(0.1 * position_waves(tower.embeddings.side, table.shape[1]))
