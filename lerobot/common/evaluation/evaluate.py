@@ -161,7 +161,7 @@ def check_features(env, config, preprocessor=None) -> None:
 def check_shapes(given: dict[str, tuple[int, ...]], config, source: str, hint: str = "Use") -> None:
     """Raise ValueError if features (channel-first shapes, by the checkpoint's names) of `source` do not fit."""
     wanted = {k: tuple(f.shape) for k, f in {**config.input_features, **config.output_features}.items()}
-    resizes = bool(getattr(config, "image_size", None) or getattr(config, "resize_imgs_with_padding", None))
+    resizes = any(getattr(config, name, None) for name in ("image_size", "resize_imgs_with_padding", "resize_shape"))
     may_lack = getattr(config, "empty_cameras", None)
     problems = []
     for key, shape in wanted.items():

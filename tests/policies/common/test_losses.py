@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lerobot.common.policies.common.losses import masked_mean, zero_padding
+from lerobot.common.policies.common.losses import masked_mean, repeat_into_padding, zero_padding
 
 VALUES = torch.arange(24.0).view(2, 3, 4)
 IS_PAD = torch.tensor([[False, False, True], [False, True, True]])
@@ -53,3 +53,16 @@ def test_a_padded_nan_target_reaches_no_prediction():
     predicted = torch.zeros(2, 3, 4, requires_grad=True)
     masked_mean((predicted - zero_padding(target, IS_PAD)).square(), IS_PAD).backward()
     assert predicted.grad.isfinite().all() and (predicted.grad[IS_PAD] == 0).all()
+
+
+def test_padded_steps_repeat_the_nearest_earlier_valid_one():
+    values = torch.arange(12.0).view(2, 6, 1)
+    pad = torch.tensor([[1, 1, 0, 1, 0, 1], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
+    values[pad] = float("nan")
+    assert repeat_into_padding(values, pad)[..., 0].tolist() == [[2, 2, 2, 2, 4, 4], [0] * 6]
+
+
+def test_without_padding_nothing_is_repeated():
+    values = torch.arange(6.0).view(1, 3, 2)
+    assert repeat_into_padding(values, None) is values
+    assert torch.equal(repeat_into_padding(values, torch.zeros(1, 3, dtype=torch.bool)), values)

@@ -53,6 +53,21 @@ def zero_padding(values: Tensor, is_pad: Tensor | None) -> Tensor:
     return values if is_pad is None else torch.where(_like(is_pad, values), 0, values)
 
 
+def repeat_into_padding(values: Tensor, is_pad: Tensor | None) -> Tensor:
+    """`values` (B, T, D) with padded steps replaced by the last valid one before them, else by the first valid one.
+
+    That is how datasets fill chunks that leave the episode; what stood there reaches neither loss nor gradient.
+    """
+    if is_pad is None:
+        return values
+    steps = torch.arange(is_pad.shape[1], device=is_pad.device).expand_as(is_pad)
+    source = steps.masked_fill(is_pad, -1).cummax(dim=1).values
+    first = is_pad.to(torch.uint8).argmin(dim=1, keepdim=True)
+    source = torch.where(source < 0, first, source)
+    filled = values.gather(1, source.unsqueeze(-1).expand_as(values))
+    return zero_padding(filled, is_pad.all(dim=1, keepdim=True).expand_as(is_pad))
+
+
 def _like(mask: Tensor, values: Tensor) -> Tensor:
     """Repeat a (B, T) mask over the trailing axes of `values`."""
     return mask.view(*mask.shape, *[1] * (values.dim() - mask.dim())).expand_as(values)
