@@ -38,6 +38,15 @@ class DatasetConfig:
 
 
 @dataclass
+class FeaturesConfig:
+    """Where and how --policy.frozen_features are kept."""
+
+    dir: str | None = None  # folder of the stores; empty: HF_LEROBOT_HOME/features
+    max_gb: float | None = None  # auto never takes more; empty: nine tenths of the free disk
+    batch_size: int = 16  # frames computed together while a store is filled
+
+
+@dataclass
 class WandBConfig:
     """Weights & Biases."""
 

@@ -21,6 +21,8 @@ from lerobot.common.utils.device import (
 from lerobot.common.utils.hub import HubMixin, find_file
 from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
 
+FROZEN_FEATURE_MODES = ("none", "vision", "prefix", "auto")
+
 
 def extra(default: Any) -> Any:
     """A configuration field that LeRobot 0.4.4 does not know: it is stored in extras.json, not in config.json."""
@@ -55,9 +57,15 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
     image_size: tuple[int, int] | None = extra(None)
     # the dataset's cameras that the policy looks at, as `observation.images.laptop` or `laptop`; empty: all of them
     cameras: list[str] | None = extra(None)
+    # what a frozen network makes of a frame is computed once and kept on disk: none, vision, prefix, or auto
+    frozen_features: str = extra("none")
 
     def __post_init__(self):
         self.pretrained_path = None if self.pretrained_path is None else str(self.pretrained_path)
+        if self.frozen_features not in FROZEN_FEATURE_MODES:
+            raise ValueError(
+                f"--policy.frozen_features={self.frozen_features}: expected one of {', '.join(FROZEN_FEATURE_MODES)}."
+            )
         if not self.device or not is_torch_device_available(self.device):
             found = auto_select_torch_device().type
             if self.device:

@@ -23,7 +23,7 @@ from lerobot.common.envs.configs import EnvConfig
 from lerobot.common.optim.optimizers import OptimizerConfig
 from lerobot.common.optim.schedulers import LRSchedulerConfig
 from lerobot.common.utils.io_utils import read_json, write_json
-from lerobot.configs.default import DatasetConfig, EvalConfig, TrackioConfig, WandBConfig
+from lerobot.configs.default import DatasetConfig, EvalConfig, FeaturesConfig, TrackioConfig, WandBConfig
 from lerobot.configs.policies import PreTrainedConfig
 
 
@@ -62,6 +62,7 @@ class TrainPipelineConfig:
     optimizer: OptimizerConfig | None = None
     scheduler: LRSchedulerConfig | None = None
     eval: EvalConfig = field(default_factory=EvalConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     wandb: WandBConfig = field(default_factory=WandBConfig)
     resume_finished: bool = False  # with --resume: go on after the end of the learning-rate schedule
     trackio: TrackioConfig = field(default_factory=TrackioConfig)

@@ -16,10 +16,19 @@ import torch
 from lerobot.common.datasets.factory import make_dataset
 from lerobot.common.optim.factory import make_optimizer_and_scheduler
 from lerobot.common.policies.factory import make_policy
-from lerobot.common.training.data import Timer, endless, log_dataset, make_loader, make_plan, split_episodes
+from lerobot.common.training.data import (
+    Timer,
+    endless,
+    log_dataset,
+    make_loader,
+    make_plan,
+    make_prepare,
+    split_episodes,
+)
 from lerobot.common.training.engine import make_engine
+from lerobot.common.training.frozen_features import FrozenFeatures
 from lerobot.common.training.metrics import MetricsFile, describe, make_tracker, progress_bar, require_finite
-from lerobot.common.training.processors import images_as_float, make_training_processors, match_dataset
+from lerobot.common.training.processors import make_training_processors, match_dataset
 from lerobot.common.training.record import make_record
 from lerobot.common.training.report import evaluate_in_env, finish
 from lerobot.common.training.run import Run
@@ -64,6 +73,9 @@ def train(cfg: TrainPipelineConfig):
         match_dataset(cfg, dataset)
         policy = make_policy(cfg.policy, ds_meta=dataset.meta, rename_map=cfg.rename_map)
     preprocessor, postprocessor = make_training_processors(cfg, dataset.meta.stats)
+    prepare = make_prepare(preprocessor, engine.device)
+    with engine.main_first():
+        features = FrozenFeatures.open(cfg, policy, dataset, prepare, engine)
     optimizer, scheduler = make_optimizer_and_scheduler(cfg, policy)
     optimizer = engine.prepare(policy, optimizer)
     plan = make_plan(dataset, cfg, engine.world_size)
@@ -75,6 +87,7 @@ def train(cfg: TrainPipelineConfig):
         require_space(cfg, policy)
         step = run.restore() if cfg.resume else 0
         batches = endless(make_loader(dataset, cfg, plan, engine.device, start_step=step, rank=engine.rank))
+        batches = batches if features is None else features.ahead(batches)
         tracker = make_tracker(plan, dataset, step)
         metrics = MetricsFile(cfg, engine, resume_step=step)
         describe(cfg, policy, dataset, plan, step)
@@ -82,8 +95,7 @@ def train(cfg: TrainPipelineConfig):
         timer = Timer()
         with progress_bar(cfg, engine, step) as bar:
             while step < cfg.steps:
-                parts = [next(batches) for _ in range(plan.accumulation)]
-                parts = [preprocessor(images_as_float(part, engine.device)) for part in parts]
+                parts = [prepare(next(batches)) for _ in range(plan.accumulation)]
                 tracker.dataloading_s = timer()
                 # Draws are a function of the step, so a resumed run repeats them.
                 set_seed(derive_seed(cfg.seed, step, *([engine.rank] if engine.rank else [])))

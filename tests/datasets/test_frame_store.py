@@ -129,7 +129,7 @@ def test_records_of_any_type(tmp_path):
     values = torch.randn(3, 5, 4).to(torch.bfloat16)
     store.write("features", 2, values)
     store.write("scale", 2, torch.tensor([1.0, 2.0, 3.0]))
-    store.mark_done(1)
+    store.mark_done(1, range(2, 5))
     again = FrameStore(tmp_path / "store", arrays, num_frames=6, num_episodes=2, depends={"weights": "abc"})
     assert torch.equal(again["features"][2:5], values) and again["scale"][4] == 3.0
     assert (again.is_done(0), again.is_done(1)) == (False, True)

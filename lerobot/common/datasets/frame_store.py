@@ -1,22 +1,24 @@
 """Per-frame records on disk, memory-mapped: decoded pictures, or features of a frozen network.
 
 A store is a folder: `store.json` (what the arrays are and what they depend on, written last), one file per
-key with a record for every frame of the dataset, and `done.bin` with a mark per episode. An episode that is
-marked is complete.
+key with a record for every frame of the dataset, `done.bin` with a mark per episode and `sums.bin` with its
+checksums. An episode that is marked is complete. Who fills holds the lock of the folder, who reads shares it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import warnings
+import zlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -28,9 +30,11 @@ from lerobot.common.datasets.video_utils import VideoReader
 from lerobot.common.utils.images import RESIZE_RULE, resize_images
 from lerobot.common.utils.io_utils import read_json, write_json
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 MANIFEST = "store.json"
 DONE = "done.bin"
+SUMS = "sums.bin"  # crc32 of the records of (episode, key)
+LOCK = "lock"
 
 
 class FrameStoreError(ValueError):
@@ -66,7 +70,10 @@ class FrameStore:
         else:
             self._create(manifest)
         self._done = np.memmap(self.root / DONE, dtype=np.uint8, mode="r+")
+        self._sums = np.memmap(self.root / SUMS, dtype=np.uint32, mode="r+", shape=(num_episodes, len(self._arrays)))
         self._maps: dict[str, torch.Tensor] = {}
+        self._lock: IO | None = None
+        self._seen: list | None = None
 
     def _refuse_other(self, found: dict, expected: dict) -> None:
         found, expected = ({**m.pop("depends"), **m} for m in (dict(found), dict(expected)))
@@ -83,6 +90,8 @@ class FrameStore:
             with open(path, "wb") as file:  # sparse: takes space as it is filled
                 file.truncate(self.num_frames * self.record_bytes(key))
         (self.root / DONE).write_bytes(bytes(manifest["episodes"]))
+        (self.root / SUMS).write_bytes(bytes(4 * manifest["episodes"] * len(self._arrays)))
+        (self.root / LOCK).touch()
         write_json(manifest, self.root / MANIFEST)
 
     def record_bytes(self, key: str) -> int:
@@ -124,13 +133,73 @@ class FrameStore:
         """Whether all records of an episode are on disk."""
         return bool(self._done[episode])
 
-    def mark_done(self, episode: int) -> None:
-        """Declare the records of an episode complete, after they reached the disk."""
+    def mark_done(self, episode: int, frames: range) -> None:
+        """Declare the records of an episode, which has these frames, complete, after they reached the disk."""
         for path in self._paths.values():
             with open(path, "r+b") as file:
                 os.fsync(file.fileno())
+        self._sums[episode] = self._checksums(frames)
+        self._sums.flush()
         self._done[episode] = 1
         self._done.flush()
+
+    def _checksums(self, frames: range) -> list[int]:
+        sums = []
+        for key, path in self._paths.items():
+            size = self.record_bytes(key)
+            raw = np.memmap(path, dtype=np.uint8, mode="r", offset=frames.start * size, shape=len(frames) * size)
+            sums.append(zlib.crc32(raw))
+        return sums
+
+    def verify(self, episode: int, frames: range) -> None:
+        """FrameStoreError if the records of a complete episode are not what was written."""
+        if self._checksums(frames) != self._sums[episode].tolist():
+            raise FrameStoreError(
+                f"The frame store '{self.root}' is damaged (episode {episode} has another checksum). Delete the "
+                "folder; it is filled again."
+            )
+
+    def share(self, wait: bool = True) -> None:
+        """Hold the folder for reading until the process ends: meanwhile nobody fills it."""
+        self._hold(fcntl.LOCK_SH, "filled", wait)
+        self._seen = self._stamps()
+
+    def hold_for_filling(self) -> None:
+        """Hold the folder alone. FrameStoreError while another process reads or fills it."""
+        self._hold(fcntl.LOCK_EX, "used", wait=False)
+
+    def release(self) -> None:
+        """Let others fill; happens by itself when the store is no longer used."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _hold(self, how: int, used: str, wait: bool) -> None:
+        if self._lock is None:
+            self._lock = open(self.root / LOCK, "a")  # noqa: SIM115  open as long as it is held
+        try:
+            fcntl.flock(self._lock, how if wait else how | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise FrameStoreError(
+                f"The frame store '{self.root}' is being {used} by another process. Wait until it is done, or choose "
+                "another folder."
+            ) from e
+
+    def _stamps(self) -> list:
+        stats = [os.stat(path) for path in self._paths.values()]
+        return [(s.st_ino, s.st_size, s.st_mtime_ns) for s in stats]
+
+    def require_unchanged(self) -> None:
+        """FrameStoreError if a file was changed or deleted since `share`."""
+        try:
+            same = self._stamps() == self._seen
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise FrameStoreError(
+                f"The frame store '{self.root}' was changed or deleted while this run read it. Start again from the "
+                "last checkpoint (--resume=true); the store is checked, and filled again where needed."
+            )
 
     def require_space(self, num_frames: int) -> None:
         """FrameStoreError if so many more frames do not fit on the disk."""
@@ -144,7 +213,13 @@ class FrameStore:
             )
 
     def __getstate__(self):
-        return {**self.__dict__, "_maps": {}, "_done": None}  # a worker maps the files itself, and only reads
+        return {
+            **self.__dict__,
+            "_maps": {},
+            "_done": None,
+            "_sums": None,
+            "_lock": None,
+        }  # a worker maps the files itself, and only reads
 
     # --- pictures -------------------------------------------------------------------------------------------
 
@@ -160,8 +235,7 @@ class FrameStore:
         meta = dataset.meta
         depends = picture_fingerprint(meta, size)
         if root is None:
-            name = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
-            root = HF_LEROBOT_HOME / "frame_store" / name
+            root = HF_LEROBOT_HOME / "frame_store" / fingerprint_name(depends)
         shapes = {key: (picture_size(meta.features[key])[0], *size) for key in meta.camera_keys}
         arrays = {key: (torch.uint8, shape) for key, shape in shapes.items()}
         store = cls(root, arrays, meta.total_frames, meta.total_episodes, depends)
@@ -171,7 +245,7 @@ class FrameStore:
         with ThreadPoolExecutor(max(1, len(meta.camera_keys))) as cameras:
             for episode in bar:
                 list(cameras.map(partial(store._fill, dataset, episode), meta.camera_keys))
-                store.mark_done(episode)
+                store.mark_done(episode, frames_of(dataset, episode))
         return store
 
     def _fill(self, dataset, episode: int, key: str) -> None:
@@ -191,6 +265,17 @@ class FrameStore:
             picture = resize_images(torch.from_numpy(frame).permute(2, 0, 1), size)[None]
             for offset in offsets[number]:
                 self.write(key, first + offset, picture)
+
+
+def fingerprint_name(depends: dict[str, Any]) -> str:
+    """A folder name for a store that depends on this."""
+    return hashlib.sha256(json.dumps([STORE_VERSION, depends]).encode()).hexdigest()[:16]
+
+
+def frames_of(dataset, episode: int) -> range:
+    """Numbers, in the whole dataset, of the frames of a loaded episode."""
+    first, last = dataset.global_index(dataset.rows_of_episode(episode)[[0, -1]]).tolist()
+    return range(first, last + 1)
 
 
 def picture_fingerprint(meta, size: tuple[int, int]) -> dict[str, Any]:

@@ -156,12 +156,14 @@ class LeRobotDataset(torch.utils.data.Dataset):
         rows = torch.where(rows < 0, rows + len(table), rows)
         windows, pads = self._windows(rows)
         batch: dict[str, Any] = {}
-        image_keys = self.meta.image_keys
-        for key in self.meta.video_keys:
+        image_keys, skipped = self.meta.image_keys, self.meta.camera_keys if self.skip_pictures else ()
+        for key in self.meta.video_keys if not self.skip_pictures else ():
             frames = self._pictures(key, windows.get(key, rows[:, None]))
             batch[key] = frames.squeeze(1)  # as LeRobot: no time axis for a single delta of a video
         for key, column in table.columns.items():
             window = windows.get(key)
+            if key in skipped:
+                continue
             if key in image_keys:
                 frames = self._pictures(key, rows[:, None] if window is None else window)
                 batch[key] = frames.squeeze(1) if window is None else frames
@@ -205,7 +207,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
     def _transform_pictures(self, batch: dict[str, Any], indices: Sequence[int]) -> None:
         """Augment per frame and camera, with draws that depend on the frame's address if it has one."""
-        if self.image_transforms is None:
+        if self.image_transforms is None or self.skip_pictures:
             return
         changed: dict[str, list[torch.Tensor]] = {key: [] for key in self.meta.camera_keys}
         for position, index in enumerate(indices):
@@ -351,6 +353,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self._recorder: EpisodeRecorder | None = None
         self.image_writer: AsyncImageWriter | None = None
         self.frame_store = None
+        self.skip_pictures = False  # items without pictures, for who keeps what a frozen network made of them
 
     @property
     def recorder(self) -> EpisodeRecorder:

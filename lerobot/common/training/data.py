@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch.utils.data import DataLoader
 
+from lerobot.common.constants import FROZEN_PREFIX
 from lerobot.common.datasets.collate import collate
 from lerobot.common.datasets.lerobot_dataset import LeRobotDatasetMetadata
 from lerobot.common.datasets.sampler import EpochSampler
+from lerobot.common.training.processors import images_as_float
 
 
 def split_episodes(cfg) -> tuple[list[int] | None, list[int]]:
@@ -130,6 +132,17 @@ def make_loader(dataset, cfg, plan: BatchPlan, device: torch.device, start_step:
         generator=torch.Generator(),  # else every epoch draws a worker seed from the generator that policies draw from
         **workers,
     )
+
+
+def make_prepare(preprocessor, device: torch.device) -> Callable[[dict], dict]:
+    """A function from a collated batch to what the policy reads; kept features pass as they are."""
+
+    def prepare(batch: dict) -> dict:
+        kept = {key: value for key, value in batch.items() if key.startswith(FROZEN_PREFIX)}
+        rest = {key: value for key, value in batch.items() if key not in kept}
+        return {**preprocessor(images_as_float(rest, device)), **kept}
+
+    return prepare
 
 
 def trainable_indices(dataset, drop_n_last_frames: int = 0) -> list[int]:

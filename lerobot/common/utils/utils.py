@@ -56,6 +56,15 @@ def run_command(main: Callable[[], object]) -> None:
         raise SystemExit(130) from None
 
 
+def available_memory() -> int:
+    """Bytes of main memory that a process can have without swapping; files in the page cache count as free."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not Linux: what is installed
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def inside_slurm() -> bool:
     """Whether this process was started by Slurm."""
     return "SLURM_JOB_ID" in os.environ

@@ -221,6 +221,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
             return {FROZEN_PICTURES: pictures, FROZEN_MASK: torch.stack(image_masks, 1)}
         context = self.model.encode_context(images, image_masks, tokens, token_masks)
         layers = torch.stack([torch.stack(pair, 1) for pair in context.keys_values], 1)
+        layers = layers * context.real[:, None, None, :, None, None]  # padding is never read; equal frames, equal bytes
         return {FROZEN_CONTEXT: layers, FROZEN_MASK: context.real}
 
     def frozen_inputs(self, mode: str) -> tuple[dict[str, Tensor], dict]:

@@ -1,0 +1,258 @@
+"""Features of a frozen network: the same losses from the store, and no wrong record is ever trained on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from lerobot.common.datasets.frame_store import FrameStoreError
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.policies import SmolVLAConfig
+from lerobot.common.training import frozen_features
+from lerobot.common.training.frozen_features import FrozenFeaturesError, pad_records
+from lerobot.configs.default import DatasetConfig
+from lerobot.scripts.train import train
+
+TINY = {
+    "text_config": {"hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1},
+    "vision_config": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2},
+}
+TINY["text_config"]["head_dim"] = 24
+
+
+@pytest.fixture(scope="session")
+def two_tasks(tmp_path_factory):
+    """Three episodes of noise with one camera; tasks of different lengths."""
+    root = tmp_path_factory.mktemp("data") / "tasks"
+    vector = {"dtype": "float32", "shape": (6,), "names": [f"joint_{i}" for i in range(6)]}
+    picture = {"dtype": "video", "shape": (64, 64, 3), "names": ["height", "width", "channels"]}
+    features = {"observation.state": vector, "action": vector, "observation.images.laptop": picture}
+    dataset = LeRobotDataset.create("tasks", 30, root=root, features=features)
+    rng = np.random.default_rng(0)
+    for task in ("Push.", "Pick up the red cube and put it into the tray.", "Push."):
+        for _ in range(9):
+            frame = {key: rng.normal(size=6).astype(np.float32) for key in ("observation.state", "action")}
+            picture = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+            dataset.add_frame({**frame, "observation.images.laptop": picture, "task": task})
+        dataset.save_episode()
+    return root
+
+
+@pytest.fixture
+def config(make_config, two_tasks, tmp_path):
+    """A run of a tiny SmolVLA whose vision-language model is frozen."""
+
+    def make(mode, run="run", **policy):
+        settings = {"num_vlm_layers": 2, "chunk_size": 5, "n_action_steps": 5, "num_steps": 2, "vlm_config": TINY}
+        settings |= {"resize_imgs_with_padding": (64, 64), "optimizer_lr": 1e-3, "device": "cpu", **policy}
+        tiny = SmolVLAConfig(vlm_model_name="smolvla_mini", frozen_features=mode, **settings)
+        cfg = make_config(policy=tiny, dataset=DatasetConfig(root=str(two_tasks)), steps=6, output_dir=tmp_path / run)
+        cfg.features.dir, cfg.features.batch_size, cfg.log_freq = str(tmp_path / "features"), 4, 1
+        return cfg
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def random_weights(monkeypatch):
+    """Frozen parts may be random here: what counts is that they stay the same."""
+    monkeypatch.setattr(
+        "lerobot.common.policies.smolvla.modeling_smolvla.SmolVLAPolicy.prepare_from_zero", lambda c: None
+    )
+
+
+def losses(cfg):
+    train(cfg)
+    lines = (cfg.output_dir / "metrics.jsonl").read_text().splitlines()
+    return [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
+
+
+def only_store(cfg):
+    (folder,) = os.scandir(cfg.features.dir)
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["vision", "prefix"])
+def test_losses_are_those_of_no_store(config, mode, monkeypatch):
+    expected = losses(config("none", "plain"))
+    found = losses(config(mode, mode))
+    assert len(found) == 6 and found == pytest.approx(expected, rel=1e-5)
+    monkeypatch.setattr(frozen_features, "_write", lambda *a: pytest.fail("the store was filled again"))
+    assert losses(config(mode, "again")) == found
+
+
+def test_nothing_is_decoded_or_computed_while_training(config, monkeypatch):
+    losses(config("prefix", "fill"))
+    monkeypatch.setattr(frozen_features, "spot_check", lambda *a: None)
+    cfg, seen = config("prefix", "second"), []
+    pictures = LeRobotDataset._pictures
+    monkeypatch.setattr(LeRobotDataset, "_pictures", lambda *a: seen.append(a) or pictures(*a))
+    losses(cfg)
+    assert len(seen) == 1  # the probe
+
+
+def test_subset_of_episodes_shares_the_store(config, monkeypatch):
+    cfg = config("vision", "some")
+    cfg.dataset.episodes = [1]
+    losses(cfg)
+    written, write = [], frozen_features._write
+    monkeypatch.setattr(frozen_features, "_write", lambda *a: written.append(int(a[2][0])) or write(*a))
+    losses(config("vision", "all"))
+    assert sorted(set(written)) == [0, 2]
+    only_store(cfg)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_expert_only": False}, "trains what it would keep"),
+        ({"image_transforms": True}, "augmentation"),
+    ],
+)
+def test_inexact_modes_are_refused(config, change, message, caplog):
+    augment = change.pop("image_transforms", False)
+    for mode in ("prefix", "auto"):
+        cfg = config(mode, mode, **change)
+        cfg.dataset.image_transforms.enable = augment
+        if mode == "auto":
+            with caplog.at_level("INFO"):
+                losses(cfg)
+            assert "Frozen features: none" in caplog.text and message in caplog.text
+        else:
+            with pytest.raises(FrozenFeaturesError, match=message):
+                losses(cfg)
+
+
+def test_auto_takes_what_fits(config, monkeypatch, caplog):
+    def chosen(**limits):
+        cfg = config("auto", f"run{len(caplog.records)}")
+        for name, value in limits.items():
+            setattr(cfg.features, name, value)
+        cfg.steps = limits.pop("steps", 8)
+        with caplog.at_level("INFO"):
+            losses(cfg)
+        return next(r.args[0] for r in reversed(caplog.records) if r.msg.startswith("Frozen features: %s ("))
+
+    assert chosen() == "prefix"
+    assert chosen(max_gb=1e-9) == "none"
+    monkeypatch.setattr(frozen_features, "available_memory", lambda: 0)
+    assert chosen() == "vision"  # read from the disk: the smaller one
+    assert chosen(steps=1) == "none"  # fewer samples than frames
+
+
+@pytest.mark.parametrize("change", ["weights", "records", "dataset"])
+def test_what_changed_is_never_trained_on(config, change, monkeypatch, two_tasks, tmp_path):
+    cfg = config("vision")
+    losses(cfg)
+    store = only_store(cfg).path
+    if change == "records":
+        path = os.path.join(store, "000.bin")
+        size = os.path.getsize(path)
+        with open(path, "r+b") as file:
+            file.write(os.urandom(size))
+        with pytest.raises(FrameStoreError, match="damaged"):
+            losses(config("vision", "again"))
+        return
+    other = config("vision", "again")
+    if change == "weights":
+        other.seed += 1  # other random weights
+    else:
+        import shutil
+
+        shutil.copytree(two_tasks, tmp_path / "copy")
+        video = next((tmp_path / "copy").rglob("episode_000001.mp4"))
+        shutil.copyfile(video.with_name("episode_000002.mp4"), video)
+        other.dataset.root = str(tmp_path / "copy")
+    losses(other)
+    assert len(list(os.scandir(cfg.features.dir))) == 2
+
+
+def test_wrong_records_with_right_checksums_are_found(config, monkeypatch):
+    compute = frozen_features.FeatureComputer.__call__
+
+    def off(self, raw, mode):
+        found = compute(self, raw, mode)
+        return {k: v * 1.1 if v.is_floating_point() else v for k, v in found.items()}
+
+    monkeypatch.setattr(frozen_features, "spot_check", lambda *a: None)
+    monkeypatch.setattr(frozen_features.FeatureComputer, "__call__", off)
+    losses(config("vision", "wrong"))
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        "lerobot.common.policies.smolvla.modeling_smolvla.SmolVLAPolicy.prepare_from_zero", lambda c: None
+    )
+    with pytest.raises(FrameStoreError, match="does not hold what this run computes"):
+        losses(config("vision", "again"))
+
+
+@pytest.mark.parametrize("how", ["deleted", "changed"])
+def test_store_that_changes_under_a_run_stops_it(config, how, monkeypatch):
+    cfg, calls = config("vision"), []
+    index = frozen_features.FrozenFeatures.__call__
+
+    def meddle(self, frames):
+        calls.append(1)
+        if len(calls) == 3:
+            path = self.store.root / "000.bin"
+            path.unlink() if how == "deleted" else os.truncate(path, os.path.getsize(path) - 1)
+        return index(self, frames)
+
+    monkeypatch.setattr(frozen_features.FrozenFeatures, "__call__", meddle)
+    with pytest.raises(FrameStoreError, match="changed or deleted"):
+        losses(cfg)
+
+
+def test_filling_continues_after_a_stop(config, monkeypatch):
+    done, write = [], frozen_features._write
+
+    def stop(*args):
+        if len(done) == 4:  # in the second episode
+            raise OSError(28, "No space left on device")
+        done.append(write(*args))
+
+    monkeypatch.setattr(frozen_features, "_write", stop)
+    with pytest.raises(OSError, match="No space"):
+        losses(config("prefix", "first"))
+    monkeypatch.setattr(frozen_features, "_write", lambda *a: done.append(write(*a)))
+    del done[:]
+    expected = losses(config("none", "plain"))
+    assert losses(config("prefix", "second")) == pytest.approx(expected, rel=1e-5)
+    assert len(done) == 6  # two episodes of nine frames, four at a time: not the first
+
+
+def test_full_disk_while_filling(config, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(frozen_features.FrameStore, "write", full)
+    with pytest.raises(FrameStoreError, match="Filling .* stopped: No space left on device"):
+        losses(config("prefix"))
+
+
+def test_one_fills_at_a_time(config, tmp_path):
+    cfg = config("vision")
+    losses(cfg)
+    path = os.path.join(only_store(cfg).path, "lock")
+    code = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_SH); print('held', flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "held\n"
+    with open(os.path.join(only_store(cfg).path, "done.bin"), "r+b") as file:
+        file.write(b"\0")
+    try:
+        with pytest.raises(FrameStoreError, match="used by another process"):
+            losses(config("vision", "second"))
+    finally:
+        other.send_signal(signal.SIGKILL)
+        other.communicate()
+
+
+def test_records_are_padded_with_zeros():
+    padded = pad_records(torch.ones(2, 3, 1), (4, 2))
+    assert padded.shape == (2, 4, 2) and padded.sum() == 6 and (padded[:, :3, :1] == 1).all()
