@@ -80,7 +80,7 @@ def test_statistics_that_were_never_set_are_left_out_and_then_missed(config, cap
         stats, _ = statistics_from_legacy_state(state, config)
     assert "observation.state" not in stats and "never set" in caplog.text
     pre, _ = make_default_pre_post_processors(config, stats)
-    with pytest.raises(ValueError, match="'observation.state'.*needs the statistics"):
+    with pytest.raises(ValueError, match="requires .* stats, but of feature 'observation.state'"):
         pre({"observation.state": torch.zeros(1, 2)})
 
 

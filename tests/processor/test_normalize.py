@@ -103,7 +103,7 @@ def test_missing_statistics_raise_and_name_the_fix(stats):
     ):
         assert word in str(e.value)
     step = NormalizerProcessorStep(STATE, {"STATE": "QUANTILES"}, stats)
-    with pytest.raises(ValueError, match="q01 and q99, but there is only min, max, count"):
+    with pytest.raises(ValueError, match="q01 and q99 stats, but .* there is only min, max, count"):
         observe(step, state=torch.zeros(1, 2))
 
 
@@ -165,7 +165,7 @@ def test_integers_are_normalized_as_floats():
 
 
 def test_a_non_tensor_action_is_refused():
-    with pytest.raises(ValueError, match="tensor as action"):
+    with pytest.raises(ValueError, match="should be a PolicyAction"):
         NormalizerProcessorStep(STATE, MEAN_STD)(create_transition(action={"a": 1}))
 
 

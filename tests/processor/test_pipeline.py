@@ -103,7 +103,7 @@ def test_hooks_see_every_step_and_can_be_removed():
     pipeline.unregister_after_step_hook(after)
     pipeline(create_transition(reward=1.0))
     assert len(seen) == 4
-    with pytest.raises(ValueError, match="not registered"):
+    with pytest.raises(ValueError, match="not found in before_step_hooks|not found in after_step_hooks"):
         pipeline.unregister_before_step_hook(before)
 
 
@@ -139,7 +139,7 @@ def test_features_go_through_every_step_and_the_input_stays():
 def test_only_steps_are_accepted_and_bases_check_their_part():
     with pytest.raises(TypeError, match="Step 1"):
         DataProcessorPipeline([IdentityProcessorStep(), print])
-    with pytest.raises(ValueError, match="has not seen a transition"):
+    with pytest.raises(ValueError, match="Transition is not set"):
         _ = IdentityProcessorStep().transition
 
     class Action(PolicyActionProcessorStep):
@@ -151,7 +151,7 @@ def test_only_steps_are_accepted_and_bases_check_their_part():
 
     step = Action()
     for wrong in (None, {"a": 1}):
-        with pytest.raises(ValueError, match="Tensor as action"):
+        with pytest.raises(ValueError, match="should be a PolicyAction"):
             step(create_transition(action=wrong))
     step(create_transition(action=torch.zeros(2)))
     assert step.transition["action"].shape == (2,)
@@ -272,7 +272,7 @@ def test_overrides_reach_every_step_of_a_name_and_win_over_the_state_file(tmp_pa
         tmp_path, "twice.json", overrides={"unnormalizer_processor": {"stats": other}}, **ACTIONS
     )
     assert twice(torch.zeros(1, 2)).tolist() == [[14.0, 14.0]]
-    with pytest.raises(KeyError, match="normalizer_processor.*match no step.*unnormalizer_processor"):
+    with pytest.raises(KeyError, match="normalizer_processor.*do not match any step.*unnormalizer_processor"):
         DataProcessorPipeline.from_pretrained(tmp_path, "twice.json", overrides={"normalizer_processor": {}})
 
 
@@ -293,7 +293,7 @@ def test_config_and_states_in_memory_build_the_same_pipeline():
 def test_a_postprocessor_loaded_without_converters_says_so(tmp_path, config, stats):
     make_default_pre_post_processors(config, stats)[1].save_pretrained(tmp_path)
     post = DataProcessorPipeline.from_pretrained(tmp_path, "policy_postprocessor.json")
-    with pytest.raises(ValueError, match="A batch must be a dict, got Tensor"):
+    with pytest.raises(ValueError, match="must be a dictionary, got .*Tensor"):
         post(torch.ones(1, 2))
 
 
@@ -309,7 +309,7 @@ def write(folder, name, content):
         ({"a": 1}, ValueError, "only the keys"),
         ({"steps": [{"config": {}}]}, ValueError, "step 0 has neither"),
         ("{not json", ValueError, "not valid JSON"),
-        ({"steps": [{"registry_name": "unknown_step"}]}, ImportError, "unknown_step.*known:"),
+        ({"steps": [{"registry_name": "unknown_step"}]}, ImportError, "unknown_step.*Available steps:"),
         ({"steps": [{"class": "no.such.Module"}]}, ImportError, "no.such.Module"),
         ({"steps": [{"class": "pathlib.Path"}]}, ImportError, "not a ProcessorStep"),
         (

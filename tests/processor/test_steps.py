@@ -125,7 +125,7 @@ def test_the_device_step_copies_nothing_that_is_there_already():
     for bad in ({"device": "cpu", "float_dtype": "int8"}, {"device": "toaster"}):
         with pytest.raises(ValueError, match="float_dtype|toaster"):
             DeviceProcessorStep(**bad)
-    with pytest.raises(ValueError, match="tensor as action"):
+    with pytest.raises(ValueError, match="should be a PolicyAction"):
         act(DeviceProcessorStep("cpu"), {"a": 1})
 
 

@@ -65,9 +65,9 @@ def test_long_tasks_are_cut_on_the_side_of_the_tokenizer(tokenize):
 @pytest.mark.parametrize(
     ("data", "error", "match"),
     [
-        (None, ValueError, "complementary data"),
+        (None, ValueError, "Complementary data is None"),
         ({"index": 1}, KeyError, "reads a sentence"),
-        ({"task": None}, ValueError, "Task cannot be None"),
+        ({"task": None}, ValueError, "Task extracted from Complementary data is None"),
         ({"task": [1, 2]}, ValueError, "Task cannot be None"),
     ],
 )
@@ -98,7 +98,7 @@ def test_the_name_is_saved_but_not_the_object(tokenizer_folder, tokenize):
     }
     given = TokenizerProcessorStep(tokenizer=tokenize().input_tokenizer)
     assert "tokenizer_name" not in given.get_config()
-    with pytest.raises(ValueError, match="neither a tokenizer nor a tokenizer_name"):
+    with pytest.raises(ValueError, match="Either 'tokenizer' or 'tokenizer_name'"):
         TokenizerProcessorStep()
 
 

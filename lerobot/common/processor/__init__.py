@@ -35,9 +35,13 @@ from lerobot.common.processor.factory import (
 )
 from lerobot.common.processor.images import ImageCropResizeProcessorStep, images_to_float
 from lerobot.common.processor.interaction import (
+    AddTeleopActionAsComplimentaryDataStep,
+    AddTeleopEventsAsInfoStep,
     GripperPenaltyProcessorStep,
     InterventionActionProcessorStep,
     JointVelocityProcessorStep,
+    MotorCurrentProcessorStep,
+    TeleopEvents,
     TimeLimitProcessorStep,
 )
 from lerobot.common.processor.loading import ProcessorMigrationError
@@ -52,6 +56,7 @@ from lerobot.common.processor.pipeline import (
     DataProcessorPipeline,
     IdentityProcessorStep,
     PolicyProcessorPipeline,
+    ProcessorKwargs,
     RobotProcessorPipeline,
 )
 from lerobot.common.processor.registry import ProcessorStepRegistry
@@ -87,6 +92,8 @@ from lerobot.common.processor.tokenizer import TokenizerProcessorStep
 __all__ = [
     "ActionProcessorStep",
     "AddBatchDimensionProcessorStep",
+    "AddTeleopActionAsComplimentaryDataStep",
+    "AddTeleopEventsAsInfoStep",
     "AlohaActionsProcessorStep",
     "AlohaInputsProcessorStep",
     "ComplementaryDataProcessorStep",
@@ -103,6 +110,7 @@ __all__ = [
     "JointVelocityProcessorStep",
     "MapDeltaActionToRobotActionStep",
     "MapTensorToDeltaActionDictStep",
+    "MotorCurrentProcessorStep",
     "NewLineTaskProcessorStep",
     "NormalizerProcessorStep",
     "Numpy2TorchActionProcessorStep",
@@ -113,6 +121,7 @@ __all__ = [
     "PolicyActionProcessorStep",
     "PolicyActionToRobotActionProcessorStep",
     "PolicyProcessorPipeline",
+    "ProcessorKwargs",
     "ProcessorMigrationError",
     "ProcessorStep",
     "ProcessorStepRegistry",
@@ -124,6 +133,7 @@ __all__ = [
     "RobotObservation",
     "RobotProcessorPipeline",
     "SmolVLANewLineProcessor",
+    "TeleopEvents",
     "TimeLimitProcessorStep",
     "TokenizerProcessorStep",
     "Torch2NumpyActionProcessorStep",

@@ -72,16 +72,21 @@ class AddBatchDimensionComplementaryDataStep(KeepsFeatures, ComplementaryDataPro
 class AddBatchDimensionProcessorStep(KeepsFeatures, ProcessorStep):
     """The three steps above, each where its part is there; batched data pass through unchanged."""
 
-    parts: dict[TransitionKey, ProcessorStep] = field(
-        default_factory=lambda: {
-            TransitionKey.ACTION: AddBatchDimensionActionStep(),
-            TransitionKey.OBSERVATION: AddBatchDimensionObservationStep(),
-            TransitionKey.COMPLEMENTARY_DATA: AddBatchDimensionComplementaryDataStep(),
-        }
+    to_batch_action_processor: AddBatchDimensionActionStep = field(default_factory=AddBatchDimensionActionStep)
+    to_batch_observation_processor: AddBatchDimensionObservationStep = field(
+        default_factory=AddBatchDimensionObservationStep
+    )
+    to_batch_complementary_data_processor: AddBatchDimensionComplementaryDataStep = field(
+        default_factory=AddBatchDimensionComplementaryDataStep
     )
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
-        for key, step in self.parts.items():
+        parts = {
+            TransitionKey.ACTION: self.to_batch_action_processor,
+            TransitionKey.OBSERVATION: self.to_batch_observation_processor,
+            TransitionKey.COMPLEMENTARY_DATA: self.to_batch_complementary_data_processor,
+        }
+        for key, step in parts.items():
             if transition.get(key) is not None:
                 transition = step(transition)
         return transition

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
+from lerobot.common.processor.converters import ACTION_TENSOR
 from lerobot.common.processor.core import EnvTransition, TransitionKey
 from lerobot.common.processor.registry import ProcessorStepRegistry
 from lerobot.common.processor.steps import KeepsFeatures, ProcessorStep
@@ -36,17 +37,19 @@ class DeviceProcessorStep(KeepsFeatures, ProcessorStep):
 
     device: str | torch.device = "cpu"
     float_dtype: str | None = None
+    DTYPE_MAPPING: ClassVar[dict[str, torch.dtype]] = FLOAT_DTYPES
 
     def __post_init__(self):
         self.tensor_device = get_safe_torch_device(str(self.device))
         self.device = self.tensor_device.type
+        self.non_blocking = self.device == "cuda"
         if self.float_dtype is not None and self.float_dtype not in FLOAT_DTYPES:
-            raise ValueError(f"float_dtype must be one of {', '.join(FLOAT_DTYPES)}, got {self.float_dtype!r}.")
+            raise ValueError(f"Invalid float_dtype {self.float_dtype!r}: expected one of {', '.join(FLOAT_DTYPES)}.")
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
         action = transition.get(TransitionKey.ACTION)
         if action is not None and not isinstance(action, torch.Tensor):
-            raise ValueError(f"DeviceProcessorStep needs a tensor as action, got {type(action).__name__}.")
+            raise ValueError(f"{ACTION_TENSOR} or None, got {type(action)} (in DeviceProcessorStep).")
         moved = dict(transition)
         for key in transition.keys() & set(_SINGLE):
             moved[key] = self._move(transition[key])
@@ -65,7 +68,7 @@ class DeviceProcessorStep(KeepsFeatures, ProcessorStep):
             if device.type == "mps" and dtype is torch.float64:
                 dtype = torch.float32  # mps has no doubles
             dtype = FLOAT_DTYPES.get(self.float_dtype, dtype)
-        return value.to(device=device, dtype=dtype, non_blocking=device.type == "cuda")
+        return value.to(device=device, dtype=dtype, non_blocking=self.non_blocking)
 
     def get_config(self) -> dict[str, Any]:
         return {"device": self.device, "float_dtype": self.float_dtype}

@@ -61,8 +61,7 @@ class ImageCropResizeProcessorStep(ObservationProcessorStep):
         return image if self.resize_size is None else resize_images(image, tuple(self.resize_size))
 
     def get_config(self) -> dict[str, Any]:
-        crops = self.crop_params_dict and {name: list(crop) for name, crop in self.crop_params_dict.items()}
-        return {"crop_params_dict": crops, "resize_size": self.resize_size and list(self.resize_size)}
+        return {"crop_params_dict": self.crop_params_dict, "resize_size": self.resize_size}
 
     def transform_features(self, features: Features) -> Features:
         side = PipelineFeatureType.OBSERVATION

@@ -1,20 +1,23 @@
-"""Steps of learning on a robot or in a simulation: time limit, velocities, gripper penalty, human
+"""Steps of learning on a robot or in a simulation: time limit, velocities, currents, gripper penalty, human
 intervention.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
 
 from lerobot.common.constants import OBS_STATE
+from lerobot.common.processor.converters import ACTION_TENSOR
 from lerobot.common.processor.core import EnvTransition, TransitionKey
 from lerobot.common.processor.registry import ProcessorStepRegistry
 from lerobot.common.processor.steps import (
     ComplementaryDataProcessorStep,
     Features,
+    InfoProcessorStep,
     KeepsFeatures,
     ObservationProcessorStep,
     ProcessorStep,
@@ -22,8 +25,77 @@ from lerobot.common.processor.steps import (
 )
 from lerobot.configs.types import PipelineFeatureType, PolicyFeature
 
-TELEOP_ACTION = "teleop_action"
-PENALTY = "discrete_penalty"
+TELEOP_ACTION = TELEOP_ACTION_KEY = "teleop_action"
+PENALTY = DISCRETE_PENALTY_KEY = "discrete_penalty"
+GRIPPER_KEY = "gripper"
+
+
+class TeleopEvents(str, Enum):
+    """What a teleoperator can signal; keys of info. Members are strings, so either form finds the value."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    RERECORD_EPISODE = "rerecord_episode"
+    IS_INTERVENTION = "is_intervention"
+    TERMINATE_EPISODE = "terminate_episode"
+
+
+@ProcessorStepRegistry.register("add_teleop_action_as_complementary_data")
+@dataclass
+class AddTeleopActionAsComplimentaryDataStep(KeepsFeatures, ComplementaryDataProcessorStep):
+    """Writes what the teleoperator commands, `teleop_device.get_action()`, as `teleop_action`.
+
+    The device is not saved: loading needs overrides={"add_teleop_action_as_complementary_data":
+    {"teleop_device": ...}}.
+    """
+
+    teleop_device: Any
+
+    def complementary_data(self, complementary_data: dict[str, Any]) -> dict[str, Any]:
+        return {**complementary_data, TELEOP_ACTION: self.teleop_device.get_action()}
+
+
+@ProcessorStepRegistry.register("add_teleop_action_as_info")
+@dataclass
+class AddTeleopEventsAsInfoStep(KeepsFeatures, InfoProcessorStep):
+    """Adds what the teleoperator signals, the dict `teleop_device.get_teleop_events()`, to info."""
+
+    teleop_device: Any
+
+    def info(self, info: dict[str, Any]) -> dict[str, Any]:
+        return {**info, **self.teleop_device.get_teleop_events()}
+
+
+@ProcessorStepRegistry.register("current_processor")
+@dataclass
+class MotorCurrentProcessorStep(ObservationProcessorStep):
+    """State (..., S) -> (..., S + M): the present current of each motor of `robot.bus`, in its order, behind
+    the state. The robot is not saved.
+    """
+
+    robot: Any = None
+
+    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        if self.robot is None:
+            raise ValueError("MotorCurrentProcessorStep has no robot: give one as override at loading.")
+        state = observation[OBS_STATE]
+        currents = self.robot.bus.sync_read("Present_Current")
+        values = torch.tensor([currents[motor] for motor in self.robot.bus.motors], dtype=state.dtype)
+        values = values.to(state.device).expand(*state.shape[:-1], -1)
+        return {**observation, OBS_STATE: torch.cat([state, values], dim=-1)}
+
+    def transform_features(self, features: Features) -> Features:
+        if self.robot is None:
+            return features
+        return _with_wider_state(features, added=len(self.robot.bus.motors))
+
+
+def _with_wider_state(features: Features, added: int) -> Features:
+    observed = dict(features.get(PipelineFeatureType.OBSERVATION, {}))
+    if OBS_STATE in observed:
+        state = observed[OBS_STATE]
+        observed[OBS_STATE] = PolicyFeature(state.type, (state.shape[0] + added, *state.shape[1:]))
+    return {**features, PipelineFeatureType.OBSERVATION: observed}
 
 
 @ProcessorStepRegistry.register("time_limit_processor")
@@ -71,11 +143,8 @@ class JointVelocityProcessorStep(ObservationProcessorStep):
         self._last = None
 
     def transform_features(self, features: Features) -> Features:
-        observed = dict(features.get(PipelineFeatureType.OBSERVATION, {}))
-        if OBS_STATE in observed:
-            state = observed[OBS_STATE]
-            observed[OBS_STATE] = PolicyFeature(state.type, (2 * state.shape[0], *state.shape[1:]))
-        return {**features, PipelineFeatureType.OBSERVATION: observed}
+        state = features.get(PipelineFeatureType.OBSERVATION, {}).get(OBS_STATE)
+        return features if state is None else _with_wider_state(features, added=state.shape[0])
 
 
 @ProcessorStepRegistry.register("gripper_penalty_processor")
@@ -91,7 +160,7 @@ class GripperPenaltyProcessorStep(KeepsFeatures, ComplementaryDataProcessorStep)
     max_gripper_pos: float = 30.0
 
     def complementary_data(self, complementary_data: dict[str, Any]) -> dict[str, Any]:
-        position = (complementary_data.get("raw_joint_positions") or {}).get("gripper")
+        position = (complementary_data.get("raw_joint_positions") or {}).get(GRIPPER_KEY)
         action = self.transition.get(TransitionKey.ACTION)
         if position is None or action is None:
             return complementary_data
@@ -123,7 +192,7 @@ class InterventionActionProcessorStep(KeepsFeatures, ProcessorStep):
     def __call__(self, transition: EnvTransition) -> EnvTransition:
         action = transition.get(TransitionKey.ACTION)
         if not isinstance(action, torch.Tensor):
-            raise ValueError(f"InterventionActionProcessorStep needs a tensor as action, got {type(action).__name__}.")
+            raise ValueError(f"{ACTION_TENSOR}, got {type(action)} (in InterventionActionProcessorStep).")
         self._current_transition = dict(transition)
         info = dict(transition.get(TransitionKey.INFO) or {})
         data = dict(transition.get(TransitionKey.COMPLEMENTARY_DATA) or {})
@@ -132,6 +201,7 @@ class InterventionActionProcessorStep(KeepsFeatures, ProcessorStep):
             action = self._as_tensor(data[TELEOP_ACTION], like=action)
         done = bool(info.get("terminate_episode", False)) or (self.terminate_on_success and success)
         info.update(is_intervention=intervened, success=success)
+        info.setdefault("rerecord_episode", False)
         data[TELEOP_ACTION] = action
         return {
             **transition,

@@ -23,8 +23,8 @@ class ProcessorMigrationError(ValueError):
 
     def __init__(self, model_path: str | Path, migration_command: str, original_error: str):
         super().__init__(
-            f"'{model_path}' has no processor files ({original_error}). If its statistics stand inside the "
-            "weights, make_pre_post_processors finds them there; or convert the checkpoint once: "
+            f"Model '{model_path}' requires migration to processor format ({original_error}). If its statistics "
+            "stand inside the weights, make_pre_post_processors finds them there; or convert the checkpoint once: "
             f"{migration_command}"
         )
         self.migration_command, self.original_error = migration_command, original_error
@@ -72,7 +72,7 @@ def read_pipeline_file(name_or_path: str | Path, filename: str, **hub) -> tuple[
     if problem := why_not_a_pipeline(config):
         if path.is_dir():
             _suggest_migration(path, f"'{filename}' is not a pipeline: {problem}")
-        raise ValueError(f"{file} is not a saved pipeline: {problem}.")
+        raise ValueError(f"{file} is not a valid processor configuration: {problem}.")
     return config, Source(str(name_or_path), file.parent, hub, is_local=path.exists())
 
 
@@ -86,8 +86,8 @@ def _from_hub(name: str, filename: str, hub: dict[str, Any]) -> Path:
 def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise ValueError(f"{file} is not valid JSON ({e}); the file is damaged.") from e
+    except json.JSONDecodeError as e:
+        raise json.JSONDecodeError(f"{file} is not valid JSON, the file is damaged: {e.msg}", e.doc, e.pos) from e
 
 
 def why_not_a_pipeline(config: Any) -> str | None:
@@ -130,7 +130,9 @@ def build_steps(
         steps.append(step)
     if unused:
         available = [_resolve(entry)[1] for entry in config["steps"]]
-        raise KeyError(f"Overrides for {sorted(unused)} match no step of this pipeline; its steps: {available}.")
+        raise KeyError(
+            f"Override keys {sorted(unused)} do not match any step of this pipeline; available: {available}."
+        )
     return steps
 
 
@@ -140,14 +142,14 @@ def _resolve(entry: dict[str, Any]) -> tuple[type[ProcessorStep], str]:
         try:
             return ProcessorStepRegistry.get(name), name
         except KeyError as e:
-            raise ImportError(f"Cannot load processor step '{name}': {e.args[0]}") from e
+            raise ImportError(f"Failed to load processor step from registry. {e.args[0]}") from e
     module, _, name = entry["class"].rpartition(".")
     try:
         step_class = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as e:
-        raise ImportError(f"Cannot load processor step '{entry['class']}': {e}") from e
+        raise ImportError(f"Failed to load processor step '{entry['class']}': {e}") from e
     if not (isinstance(step_class, type) and issubclass(step_class, ProcessorStep)):
-        raise ImportError(f"Cannot load processor step '{entry['class']}': it is not a ProcessorStep.")
+        raise ImportError(f"Failed to load processor step '{entry['class']}': it is not a ProcessorStep.")
     return step_class, name
 
 
@@ -156,7 +158,7 @@ def _construct(step_class, key, config, overrides, states) -> ProcessorStep:
     try:
         return step_class.from_saved(config, overrides, folder)
     except Exception as e:  # whatever the constructor of a step raises
-        raise ValueError(f"Failed to instantiate processor step '{key}' with config: {config}. {e}") from e
+        raise ValueError(f"Failed to instantiate processor step '{key}' with config: {config}. Error: {e}") from e
 
 
 def _load_state(step: ProcessorStep, filename: str | None, states) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lerobot.common.constants import ACTION
-from lerobot.common.processor.converters import to_tensor
+from lerobot.common.processor.converters import ACTION_TENSOR, from_tensor_to_numpy, to_tensor
 from lerobot.common.processor.core import EnvTransition, TransitionKey
 from lerobot.common.processor.pipeline import DataProcessorPipeline
 from lerobot.common.processor.registry import ProcessorStepRegistry
@@ -58,8 +58,9 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
         if self.normalize_observation_keys is not None:
             self.normalize_observation_keys = set(self.normalize_observation_keys)
         self.dtype = self.dtype or torch.float32
-        self._stats_were_given = bool(self.stats)
-        self._use(self.stats or {})
+        self.stats = self.stats or {}
+        self._stats_explicitly_provided = bool(self.stats)
+        self._use(self.stats)
 
     @classmethod
     def from_lerobot_dataset(cls, dataset, features, norm_map, **kwargs):
@@ -68,24 +69,24 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
 
     def set_stats(self, stats: Stats) -> None:
         """Replace the statistics; they now count as given explicitly."""
-        self._stats_were_given = True
+        self._stats_explicitly_provided = True
+        self.stats = stats
         self._use(stats)
 
     def _use(self, stats: Stats) -> None:
-        self.stats = stats
-        self._tensors: dict[str, dict[str, Tensor]] = to_tensor(stats, dtype=self.dtype, device=self.device)
+        self._tensor_stats: dict[str, dict[str, Tensor]] = to_tensor(stats, dtype=self.dtype, device=self.device)
         self._prepared: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
         """Keep the statistics on another device or in another dtype, and return the step."""
         self.device, self.dtype = device or self.device, dtype or self.dtype
-        self._use(self.stats)
+        self._use(self._tensor_stats)
         return self
 
     def get_config(self) -> dict[str, Any]:
         config = {
             "eps": self.eps,
-            "features": {name: {"type": f.type.value, "shape": list(f.shape)} for name, f in self.features.items()},
+            "features": {name: {"type": f.type.value, "shape": tuple(f.shape)} for name, f in self.features.items()},
             "norm_map": {kind.value: mode.value for kind, mode in self.norm_map.items()},
         }
         if self.normalize_observation_keys is not None:
@@ -94,11 +95,11 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every statistic of every feature, used or not, as `feature.statistic`."""
-        return {f"{name}.{stat}": v.cpu() for name, stats in self._tensors.items() for stat, v in stats.items()}
+        return {f"{name}.{stat}": v.cpu() for name, stats in self._tensor_stats.items() for stat, v in stats.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take statistics from a state file, unless they were given at construction."""
-        if self._stats_were_given:
+        if self._stats_explicitly_provided:
             return
         stats: dict[str, dict[str, Tensor]] = {}
         for key, value in state.items():
@@ -106,6 +107,7 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
             stats.setdefault(name, {})[stat] = value
         self._restore_underscores(stats)
         self._use(stats)
+        self.stats = {k: {n: from_tensor_to_numpy(v) for n, v in values.items()} for k, values in stats.items()}
 
     def _restore_underscores(self, stats: Stats) -> None:
         """LeRobot's migration tool wrote dots for every underscore of a feature name; find such statistics
@@ -127,7 +129,7 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
             transition[TransitionKey.OBSERVATION] = self._change_observation(observation, inverse)
         if (action := transition.get(TransitionKey.ACTION)) is not None:
             if not isinstance(action, Tensor):
-                raise ValueError(f"{type(self).__name__} needs a tensor as action, got {type(action).__name__}.")
+                raise ValueError(f"{ACTION_TENSOR}, got {type(action)} (in {type(self).__name__}).")
             transition[TransitionKey.ACTION] = self._map(action, ACTION, FeatureType.ACTION, inverse)
         return transition
 
@@ -145,7 +147,7 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
         mode = self.norm_map.get(kind, NormalizationMode.IDENTITY)
         if mode is NormalizationMode.IDENTITY:
             return x
-        if self.missing_stats == "pass" and not self._tensors.get(name):
+        if self.missing_stats == "pass" and not self._tensor_stats.get(name):
             return x
         if not x.is_floating_point():
             if kind is FeatureType.VISUAL:
@@ -179,13 +181,13 @@ class _StatisticsStep(KeepsFeatures, ProcessorStep):
         return self._prepared[key]
 
     def _stat(self, name: str, kind: FeatureType, mode: NormalizationMode, stat: str) -> Tensor:
-        have = self._tensors.get(name, {})
+        have = self._tensor_stats.get(name, {})
         if stat not in have:
-            there = f"only {', '.join(have)}" if have else "none of this feature"
+            there = f"only {', '.join(have)}" if have else "none"
             raise ValueError(
-                f"Feature '{name}' ({kind.value}) has normalization mode {mode.value}, which needs the "
-                f"statistics {' and '.join(NEEDED_STATS[mode])}, but there is {there}. Features with "
-                f"statistics: {', '.join(self._tensors) or 'none'}. Training takes them from the dataset "
+                f"{mode.value} normalization mode requires {' and '.join(NEEDED_STATS[mode])} stats, but of feature "
+                f"'{name}' ({kind.value}) there is {there}. Features with "
+                f"statistics: {', '.join(self._tensor_stats) or 'none'}. Training takes them from the dataset "
                 "(--dataset.root); to run a checkpoint give "
                 f"overrides={{'{self._registry_name}': {{'stats': dataset.meta.stats}}}}, or set "
                 f"normalization_mapping of {kind.value} to IDENTITY."
@@ -235,9 +237,9 @@ def _as_feature(feature: PolicyFeature | dict[str, Any]) -> PolicyFeature:
     return PolicyFeature(FeatureType(feature.type), tuple(feature.shape))
 
 
-def hotswap_stats(pipeline: DataProcessorPipeline, stats: Stats) -> DataProcessorPipeline:
+def hotswap_stats(policy_processor: DataProcessorPipeline, stats: Stats) -> DataProcessorPipeline:
     """A copy of a pipeline whose normalizers and unnormalizers have other statistics."""
-    pipeline = copy.deepcopy(pipeline)
+    pipeline = copy.deepcopy(policy_processor)
     for step in pipeline.steps:
         if isinstance(step, _StatisticsStep):
             step.set_stats(stats)

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lerobot.common.constants import OBS_ENV_STATE, OBS_IMAGE, OBS_IMAGES, OBS_STATE
+from lerobot.common.constants import OBS_ENV_STATE, OBS_IMAGE, OBS_IMAGES, OBS_PREFIX, OBS_STATE
 from lerobot.common.processor.registry import ProcessorStepRegistry
 from lerobot.common.processor.steps import Features, ObservationProcessorStep
-from lerobot.configs.types import PipelineFeatureType
 
 _STATES = {"environment_state": OBS_ENV_STATE, "agent_pos": OBS_STATE}
 
@@ -35,9 +34,7 @@ class VanillaObservationProcessorStep(ObservationProcessorStep):
         return observation
 
     def transform_features(self, features: Features) -> Features:
-        side = PipelineFeatureType.OBSERVATION
-        renamed = {_new_name(name): feature for name, feature in features.get(side, {}).items()}
-        return {**features, side: renamed}
+        return {side: {_new_name(name): feature for name, feature in named.items()} for side, named in features.items()}
 
 
 def _named(pixels: Any) -> dict[str, Any]:
@@ -47,11 +44,12 @@ def _named(pixels: Any) -> dict[str, Any]:
 
 
 def _new_name(name: str) -> str:
-    if name == "pixels":
+    bare = name.removeprefix(OBS_PREFIX)
+    if bare == "pixels":
         return OBS_IMAGE
-    if name.startswith("pixels."):
-        return f"{OBS_IMAGES}.{name.removeprefix('pixels.')}"
-    return _STATES.get(name, name)
+    if bare.startswith("pixels."):
+        return f"{OBS_IMAGES}.{bare.removeprefix('pixels.')}"
+    return _STATES.get(bare, name)
 
 
 def picture(array: Any, name: str) -> torch.Tensor:
@@ -59,11 +57,11 @@ def picture(array: Any, name: str) -> torch.Tensor:
     image = torch.as_tensor(np.ascontiguousarray(array))
     if image.ndim == 3:
         image = image.unsqueeze(0)
-    if image.ndim != 4 or image.dtype is not torch.uint8:
-        raise ValueError(
-            f"'{name}' must be uint8 of shape (H, W, C) or (B, H, W, C), got {image.dtype} {tuple(image.shape)}."
-        )
+    if image.ndim != 4:
+        raise ValueError(f"'{name}' must have shape (H, W, C) or (B, H, W, C), got {tuple(image.shape)}.")
+    if image.dtype is not torch.uint8:
+        raise ValueError(f"Expected torch.uint8 images, but got {image.dtype} for '{name}'.")
     _, height, width, channels = image.shape
     if channels >= height or channels >= width:
-        raise ValueError(f"'{name}' must have its channels last, got shape {tuple(image.shape)}.")
+        raise ValueError(f"Expected channel-last images, but got shape {tuple(image.shape)} for '{name}'.")
     return image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypedDict, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -66,7 +66,7 @@ class DataProcessorPipeline(HubMixin, Generic[TInput, TOutput]):
     def __post_init__(self):
         for i, step in enumerate(self.steps):
             if not isinstance(step, ProcessorStep):
-                raise TypeError(f"Step {i} must be a ProcessorStep, got {type(step).__name__}.")
+                raise TypeError(f"Step {i} ({type(step).__name__}) must inherit from ProcessorStep.")
 
     def __call__(self, data: TInput) -> TOutput:
         """Run the whole pipeline on one input."""
@@ -120,21 +120,26 @@ class DataProcessorPipeline(HubMixin, Generic[TInput, TOutput]):
         """Run the steps on a transition that holds only these complementary data."""
         return self._run_part(TransitionKey.COMPLEMENTARY_DATA, complementary_data)
 
-    def register_before_step_hook(self, hook: Hook) -> None:
-        """Call `hook(index, transition)` before every step."""
-        self.before_step_hooks.append(hook)
+    def register_before_step_hook(self, fn: Hook) -> None:
+        """Call `fn(index, transition)` before every step."""
+        self.before_step_hooks.append(fn)
 
-    def register_after_step_hook(self, hook: Hook) -> None:
-        """Call `hook(index, transition)` after every step."""
-        self.after_step_hooks.append(hook)
+    def register_after_step_hook(self, fn: Hook) -> None:
+        """Call `fn(index, transition)` after every step."""
+        self.after_step_hooks.append(fn)
 
-    def unregister_before_step_hook(self, hook: Hook) -> None:
+    def unregister_before_step_hook(self, fn: Hook) -> None:
         """Stop calling a hook. Raises ValueError if it is not registered."""
-        _remove(self.before_step_hooks, hook, "before")
+        _remove(self.before_step_hooks, fn, "before")
 
-    def unregister_after_step_hook(self, hook: Hook) -> None:
+    def unregister_after_step_hook(self, fn: Hook) -> None:
         """Stop calling a hook. Raises ValueError if it is not registered."""
-        _remove(self.after_step_hooks, hook, "after")
+        _remove(self.after_step_hooks, fn, "after")
+
+    def __repr__(self) -> str:
+        names = [type(step).__name__ for step in self.steps]
+        shown = [*names[:3], "...", names[-1]] if len(names) > 4 else names
+        return f"DataProcessorPipeline(name={self.name!r}, steps={len(names)}: [{', '.join(shown)}])"
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -142,11 +147,11 @@ class DataProcessorPipeline(HubMixin, Generic[TInput, TOutput]):
     def __iter__(self) -> Iterator[ProcessorStep]:
         return iter(self.steps)
 
-    def __getitem__(self, index: int | slice):
-        if not isinstance(index, slice):
-            return self.steps[index]
+    def __getitem__(self, idx: int | slice):
+        if not isinstance(idx, slice):
+            return self.steps[idx]
         hooks = {"before_step_hooks": [*self.before_step_hooks], "after_step_hooks": [*self.after_step_hooks]}
-        return replace(self, steps=self.steps[index], **hooks)
+        return replace(self, steps=self.steps[idx], **hooks)
 
     def reset(self) -> None:
         """Reset every step; called at the start of every episode."""
@@ -264,6 +269,13 @@ class DataProcessorPipeline(HubMixin, Generic[TInput, TOutput]):
         )
 
 
+class ProcessorKwargs(TypedDict, total=False):
+    """Keyword arguments of a pipeline that are not saved with it."""
+
+    to_transition: Callable[[Any], EnvTransition] | None
+    to_output: Callable[[EnvTransition], Any] | None
+
+
 PolicyProcessorPipeline: TypeAlias = DataProcessorPipeline
 RobotProcessorPipeline: TypeAlias = DataProcessorPipeline
 
@@ -280,7 +292,7 @@ def class_path(step_class: type[ProcessorStep]) -> str:
 
 def _remove(hooks: list[Hook], hook: Hook, when: str) -> None:
     if hook not in hooks:
-        raise ValueError(f"{hook} is not registered as a hook {when} steps.")
+        raise ValueError(f"Hook {hook} not found in {when}_step_hooks.")
     hooks.remove(hook)
 
 
@@ -296,6 +308,7 @@ __all__ = [
     "PolicyActionProcessorStep",
     "PolicyProcessorPipeline",
     "ProcessorMigrationError",
+    "ProcessorKwargs",
     "ProcessorStep",
     "ProcessorStepRegistry",
     "RewardProcessorStep",

@@ -19,7 +19,7 @@ class ProcessorStepRegistry:
         def decorate(step_class: type) -> type:
             key = name or step_class.__name__
             if key in cls._classes:
-                raise ValueError(f"Processor step '{key}' is already registered (by {cls._classes[key]}).")
+                raise ValueError(f"Processor step '{key}' is already registered, by {cls._classes[key]}.")
             cls._classes[key] = step_class
             step_class._registry_name = key
             return step_class
@@ -30,7 +30,7 @@ class ProcessorStepRegistry:
     def get(cls, name: str) -> type:
         """The class of a name. Raises KeyError listing the known names."""
         if name not in cls._classes:
-            raise KeyError(f"No processor step is registered as '{name}'; known: {', '.join(sorted(cls._classes))}.")
+            raise KeyError(f"Processor step '{name}' not found in registry. Available steps: {sorted(cls._classes)}.")
         return cls._classes[name]
 
     @classmethod

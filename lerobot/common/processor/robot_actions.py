@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from lerobot.common.constants import ACTION
+from lerobot.common.processor.converters import ACTION_TENSOR
 from lerobot.common.processor.core import EnvAction, PolicyAction, RobotAction
 from lerobot.common.processor.registry import ProcessorStepRegistry
 from lerobot.common.processor.steps import (
     ActionProcessorStep,
     Features,
     KeepsFeatures,
-    PolicyActionProcessorStep,
     RobotActionProcessorStep,
 )
 from lerobot.configs.types import FeatureType, PipelineFeatureType, PolicyFeature
@@ -28,6 +28,11 @@ _TURNS = ("target_wx", "target_wy", "target_wz")
 
 def _scalars(names) -> dict[str, PolicyFeature]:
     return {name: PolicyFeature(FeatureType.ACTION, (1,)) for name in names}
+
+
+def _with_actions(features: Features, added: dict[str, PolicyFeature]) -> Features:
+    side = PipelineFeatureType.ACTION
+    return {**features, side: {**features.get(side, {}), **added}}
 
 
 @ProcessorStepRegistry.register("map_tensor_to_delta_action_dict")
@@ -42,12 +47,12 @@ class MapTensorToDeltaActionDictStep(ActionProcessorStep):
 
     def action(self, action: PolicyAction) -> RobotAction:
         if not isinstance(action, torch.Tensor):
-            raise ValueError(f"A delta action must be a tensor, got {type(action).__name__}.")
+            raise ValueError(f"Only PolicyAction (a tensor) is supported as delta action, got {type(action).__name__}.")
         flat = action.squeeze(0) if action.ndim == 2 else action
         return {name: flat[i].item() for i, name in enumerate(self._names())}
 
     def transform_features(self, features: Features) -> Features:
-        return {**features, PipelineFeatureType.ACTION: _scalars(self._names())}
+        return _with_actions(features, _scalars(self._names()))
 
 
 @ProcessorStepRegistry.register("map_delta_action_to_robot_action")
@@ -59,10 +64,9 @@ class MapDeltaActionToRobotActionStep(RobotActionProcessorStep):
     noise_threshold: float = 1e-3
 
     def action(self, action: RobotAction) -> RobotAction:
-        deltas = [float(action.pop(name)) for name in _DELTAS]
-        gripper = float(action.pop("gripper"))
+        deltas = [float(action[name]) for name in _DELTAS]
+        gripper = float(action["gripper"])
         return {
-            **action,
             "enabled": math.hypot(*deltas) > self.noise_threshold,
             **{name: delta * self.position_scale for name, delta in zip(_TARGETS, deltas, strict=True)},
             **dict.fromkeys(_TURNS, 0.0),
@@ -85,7 +89,7 @@ class Torch2NumpyActionProcessorStep(KeepsFeatures, ActionProcessorStep):
 
     def action(self, action: PolicyAction) -> EnvAction:
         if not isinstance(action, torch.Tensor):
-            raise TypeError(f"Expected a torch.Tensor as action, got {type(action).__name__}.")
+            raise TypeError(f"Expected PolicyAction (a tensor) or None, got {type(action).__name__}.")
         array = action.detach().cpu().numpy()
         return array[0] if self.squeeze_batch_dim and array.ndim > 1 and array.shape[0] == 1 else array
 
@@ -103,8 +107,12 @@ class Numpy2TorchActionProcessorStep(KeepsFeatures, ActionProcessorStep):
 
     def action(self, action: EnvAction) -> PolicyAction:
         if not isinstance(action, np.ndarray):
-            raise TypeError(f"Expected a numpy array as action, got {type(action).__name__}.")
+            raise TypeError(f"Expected np.ndarray or None, got {type(action).__name__}.")
         return torch.from_numpy(action)
+
+
+def _wrong_number(motor_names: list[str], action: Any) -> str:
+    return f"Action must have {len(motor_names)} elements, got {len(action)}; the motors are {motor_names}."
 
 
 @dataclass
@@ -124,24 +132,26 @@ class RobotActionToPolicyActionProcessorStep(_MotorStep):
 
     def action(self, action: RobotAction) -> PolicyAction:
         if len(action) != len(self.motor_names):
-            raise ValueError(f"Expected the {len(self.motor_names)} motors {self.motor_names}, got {sorted(action)}.")
+            raise ValueError(_wrong_number(self.motor_names, action))
         return torch.tensor([action[f"{motor}.pos"] for motor in self.motor_names])
 
     def transform_features(self, features: Features) -> Features:
         whole = PolicyFeature(FeatureType.ACTION, (len(self.motor_names),))
-        return {**features, PipelineFeatureType.ACTION: {ACTION: whole}}
+        return _with_actions(features, {ACTION: whole})
 
 
 @ProcessorStepRegistry.register("policy_action_to_robot_action_processor")
 @dataclass
-class PolicyActionToRobotActionProcessorStep(_MotorStep, PolicyActionProcessorStep):
-    """Tensor (A,) -> {"<motor>.pos": value}."""
+class PolicyActionToRobotActionProcessorStep(_MotorStep):
+    """Tensor (or array) (A,) -> {"<motor>.pos": value}."""
+
+    _kind, _demand = (torch.Tensor, np.ndarray), ACTION_TENSOR
 
     def action(self, action: PolicyAction) -> RobotAction:
         if len(action) != len(self.motor_names):
-            raise ValueError(f"Expected {len(self.motor_names)} values for {self.motor_names}, got {len(action)}.")
+            raise ValueError(_wrong_number(self.motor_names, action))
         return {f"{motor}.pos": value for motor, value in zip(self.motor_names, action, strict=True)}
 
     def transform_features(self, features: Features) -> Features:
         names = [f"{motor}.pos" for motor in self.motor_names]
-        return {**features, PipelineFeatureType.ACTION: _scalars(names)}
+        return _with_actions(features, _scalars(names))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from lerobot.common.processor.converters import ACTION_DICT, ACTION_TENSOR
 from lerobot.common.processor.core import EnvTransition, TransitionKey
 from lerobot.configs.types import PipelineFeatureType, PolicyFeature
 
@@ -24,7 +25,7 @@ class ProcessorStep(ABC):
     def transition(self) -> EnvTransition:
         """The transition seen last. Raises ValueError before the first call."""
         if self._current_transition is None:
-            raise ValueError(f"{type(self).__name__} has not seen a transition yet: call the step first.")
+            raise ValueError(f"Transition is not set: call the {type(self).__name__} with one first.")
         return self._current_transition
 
     @abstractmethod
@@ -69,7 +70,8 @@ class _PartStep(ProcessorStep):
     """Hands one part of the transition to `_change`, and a copy if the part is a dict."""
 
     _part: ClassVar[TransitionKey]
-    _kind: ClassVar[type] = object
+    _kind: ClassVar[type | tuple[type, ...]] = object
+    _demand: ClassVar[str]  # what the error says is missing
 
     @abstractmethod
     def _change(self, part: Any) -> Any: ...
@@ -77,8 +79,7 @@ class _PartStep(ProcessorStep):
     def __call__(self, transition: EnvTransition) -> EnvTransition:
         part = transition.get(self._part)
         if part is None or not isinstance(part, self._kind):
-            wanted = "a value" if self._kind is object else f"a {self._kind.__name__}"
-            raise ValueError(f"{type(self).__name__} needs {wanted} as {self._part.value}, got {type(part).__name__}.")
+            raise ValueError(f"{self._demand}, but got {type(part)} (in {type(self).__name__}).")
         self._current_transition = dict(transition)
         changed = self._change(dict(part) if isinstance(part, dict) else part)
         return {**transition, self._part: changed}
@@ -88,6 +89,7 @@ class ObservationProcessorStep(_PartStep):
     """Changes the observation, a dict."""
 
     _part, _kind = TransitionKey.OBSERVATION, dict
+    _demand = "ObservationProcessorStep requires an observation in the transition"
 
     @abstractmethod
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
@@ -101,6 +103,7 @@ class ActionProcessorStep(_PartStep):
     """Changes the action, of whatever type."""
 
     _part = TransitionKey.ACTION
+    _demand = "ActionProcessorStep requires an action in the transition"
 
     @abstractmethod
     def action(self, action: Any) -> Any:
@@ -114,18 +117,21 @@ class RobotActionProcessorStep(ActionProcessorStep):
     """Changes a robot's action, a dict; the argument of `action` is a copy."""
 
     _kind = dict
+    _demand = ACTION_DICT
 
 
 class PolicyActionProcessorStep(ActionProcessorStep):
     """Changes a policy's action, a tensor."""
 
     _kind = torch.Tensor
+    _demand = ACTION_TENSOR
 
 
 class RewardProcessorStep(_PartStep):
     """Changes the reward."""
 
     _part = TransitionKey.REWARD
+    _demand = "RewardProcessorStep requires a reward in the transition"
 
     @abstractmethod
     def reward(self, reward: Any) -> Any:
@@ -139,6 +145,7 @@ class DoneProcessorStep(_PartStep):
     """Changes the done flag."""
 
     _part = TransitionKey.DONE
+    _demand = "DoneProcessorStep requires a done flag in the transition"
 
     @abstractmethod
     def done(self, done: Any) -> Any:
@@ -152,6 +159,7 @@ class TruncatedProcessorStep(_PartStep):
     """Changes the truncated flag."""
 
     _part = TransitionKey.TRUNCATED
+    _demand = "TruncatedProcessorStep requires a truncated flag in the transition"
 
     @abstractmethod
     def truncated(self, truncated: Any) -> Any:
@@ -165,6 +173,7 @@ class InfoProcessorStep(_PartStep):
     """Changes the info dict."""
 
     _part, _kind = TransitionKey.INFO, dict
+    _demand = "InfoProcessorStep requires an info dictionary in the transition"
 
     @abstractmethod
     def info(self, info: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +187,7 @@ class ComplementaryDataProcessorStep(_PartStep):
     """Changes the complementary data (task, indices, pad masks)."""
 
     _part, _kind = TransitionKey.COMPLEMENTARY_DATA, dict
+    _demand = "ComplementaryDataProcessorStep requires complementary data in the transition"
 
     @abstractmethod
     def complementary_data(self, complementary_data: dict[str, Any]) -> dict[str, Any]:

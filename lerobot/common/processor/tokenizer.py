@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
 
-from lerobot.common.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, TASK
+from lerobot.common.constants import (
+    OBS_LANGUAGE_ATTENTION_MASK,
+    OBS_LANGUAGE_SUBTASK_ATTENTION_MASK,
+    OBS_LANGUAGE_SUBTASK_TOKENS,
+    OBS_LANGUAGE_TOKENS,
+    SUBTASK,
+    TASK,
+)
 from lerobot.common.processor.core import EnvTransition, TransitionKey
 from lerobot.common.processor.registry import ProcessorStepRegistry
 from lerobot.common.processor.steps import Features, ObservationProcessorStep
+from lerobot.common.utils.hub import hub_is_reachable
 from lerobot.configs.types import FeatureType, PipelineFeatureType, PolicyFeature
 
 # Folder inside a checkpoint that holds its own copy of the tokenizer.
@@ -26,17 +36,16 @@ def load_tokenizer(name: str, folder: Path | None = None) -> Any:
     Raises ImportError without transformers and FileNotFoundError naming every place that was tried.
     """
     try:
-        from transformers import AutoTokenizer
+        from_pretrained = sys.modules[__name__].AutoTokenizer.from_pretrained
     except ImportError as e:
         raise ImportError('Tokenizing tasks needs transformers: pip install -e ".[smolvla]"') from e
     local = _local_folder(name, folder)
-    # The cache first: asking the hub costs a round trip, or long time-outs where there is no network.
-    tries = [(local or name, True)] if local else [(name, True), (name, False)]
-    for place, offline in tries:
-        try:
-            return AutoTokenizer.from_pretrained(str(place), local_files_only=offline)
-        except (OSError, ValueError, ImportError) as e:  # a slow tokenizer wants further packages
-            reason = e
+    # Without a hub only the cache is asked: each further look-up waits for its time-outs.
+    options = {} if local or constants.HF_HUB_OFFLINE or hub_is_reachable() else {"local_files_only": True}
+    try:
+        return from_pretrained(str(local or name), **options)
+    except (OSError, ValueError, ImportError) as e:  # a slow tokenizer wants further packages
+        reason = e
     if local:
         found = f"the folder '{local}' holds no usable tokenizer ({' '.join(str(reason).split())[:200]})"
     else:
@@ -46,6 +55,15 @@ def load_tokenizer(name: str, folder: Path | None = None) -> Any:
         f"Tokenizer '{name}': {found}. Give a folder that holds tokenizer.json by --policy.vlm_model_name or "
         "overrides={'tokenizer_processor': {'tokenizer_name': FOLDER}}, or set HF_ENDPOINT to a mirror."
     ) from reason
+
+
+def __getattr__(name: str) -> Any:
+    """`AutoTokenizer`, of a package that is imported only when a tokenizer is loaded."""
+    if name != "AutoTokenizer":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def _local_folder(name: str, folder: Path | None) -> Path | None:
@@ -65,8 +83,8 @@ class TokenizerProcessorStep(ObservationProcessorStep):
 
     The text is `complementary_data[task_key]`, a string or a list of strings. `padding` "longest" pads to the
     longest text of the batch, "max_length" to `max_length`; longer texts are cut on the tokenizer's own
-    truncation side. Give the `tokenizer` itself or a `tokenizer_name` (hub id or folder); only the name is
-    saved.
+    truncation side. Texts under `subtask`, if any, go to `observation.subtask.tokens` likewise. Give the
+    `tokenizer` itself or a `tokenizer_name` (hub id or folder); only the name is saved.
     """
 
     tokenizer_name: str | None = None
@@ -84,7 +102,7 @@ class TokenizerProcessorStep(ObservationProcessorStep):
     def __post_init__(self):
         if self.tokenizer is None and self.tokenizer_name is None:
             raise ValueError(
-                "TokenizerProcessorStep has neither a tokenizer nor a tokenizer_name: give one; at loading "
+                "Either 'tokenizer' or 'tokenizer_name' must be provided to a TokenizerProcessorStep; at loading "
                 "by overrides={'tokenizer_processor': {'tokenizer_name': FOLDER_OR_HUB_ID}}."
             )
         self.input_tokenizer = self.tokenizer if self.tokenizer is not None else load_tokenizer(self.tokenizer_name)
@@ -114,35 +132,46 @@ class TokenizerProcessorStep(ObservationProcessorStep):
         """The texts of a transition. Raises ValueError or KeyError where there are none."""
         data = transition.get(TransitionKey.COMPLEMENTARY_DATA)
         if data is None:
-            raise ValueError("There are no complementary data to take the task from.")
+            raise ValueError("Complementary data is None, so no task can be extracted from it.")
         if self.task_key not in data:
             raise KeyError(
                 f"The batch has no '{self.task_key}', but this policy reads a sentence. Datasets add it from "
                 f"meta/tasks; in a control loop set batch['{self.task_key}'] = 'what to do'."
             )
-        task = data[self.task_key]
-        if isinstance(task, str):
-            return [task]
-        if isinstance(task, (list, tuple)) and all(isinstance(t, str) for t in task):
-            return list(task)
-        raise ValueError(f"Task cannot be None or other than a string or list of strings, got {task!r}.")
+        if (task := data[self.task_key]) is None:
+            raise ValueError(f"Task extracted from Complementary data is None (key '{self.task_key}').")
+        texts = _texts(task)
+        if texts is None:
+            raise ValueError(f"Task cannot be None or other than a string or list of strings, got {task!r}.")
+        return texts
+
+    def get_subtask(self, transition: EnvTransition) -> list[str] | None:
+        """The texts under `subtask` of a transition, None where there are none."""
+        return _texts((transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}).get(SUBTASK))
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         tasks = self.get_task(self.transition)
         self._warn_of_unseen(tasks)
+        device = self._device_of(observation)
+        names = (OBS_LANGUAGE_TOKENS, OBS_LANGUAGE_ATTENTION_MASK)
+        observation.update(zip(names, self._encode(tasks, device), strict=True))
+        if subtask := self.get_subtask(self.transition):
+            names = (OBS_LANGUAGE_SUBTASK_TOKENS, OBS_LANGUAGE_SUBTASK_ATTENTION_MASK)
+            observation.update(zip(names, self._encode(subtask, device), strict=True))
+        return observation
+
+    def _encode(self, texts: list[str], device: torch.device | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids (B, L) int64 and their mask (B, L) bool."""
         encoded = self.input_tokenizer(
-            tasks,
+            texts,
             padding=self.padding,
             padding_side=self.padding_side,
             truncation=self.truncation,
             max_length=self.max_length,
             return_tensors="pt",
         )
-        self._warn_of_cut(tasks, encoded["attention_mask"])
-        device = self._device_of(observation)
-        observation[OBS_LANGUAGE_TOKENS] = encoded["input_ids"].to(device=device)
-        observation[OBS_LANGUAGE_ATTENTION_MASK] = encoded["attention_mask"].to(device=device, dtype=torch.bool)
-        return observation
+        self._warn_of_cut(texts, encoded["attention_mask"])
+        return encoded["input_ids"].to(device=device), encoded["attention_mask"].to(device=device, dtype=torch.bool)
 
     def _warn_of_unseen(self, tasks: list[str]) -> None:
         if not self.known_tasks:
@@ -190,3 +219,10 @@ class TokenizerProcessorStep(ObservationProcessorStep):
         for name in (OBS_LANGUAGE_TOKENS, OBS_LANGUAGE_ATTENTION_MASK):
             observed.setdefault(name, language)
         return {**features, side: observed}
+
+
+def _texts(task: Any) -> list[str] | None:
+    if isinstance(task, str):
+        return [task]
+    is_list = isinstance(task, (list, tuple)) and all(isinstance(text, str) for text in task)
+    return list(task) if is_list else None
