@@ -218,7 +218,7 @@ def test_save_episode_takes_whole_columns(tmp_path):
         ({"features": {"a": {"dtype": "float32"}}}, ValueError, "'dtype' and 'shape'"),
         ({"features": {"a": {"dtype": "video", "shape": (33, 64, 3)}}}, ValueError, "must be even"),
         ({"features": {"a": {"dtype": "image", "shape": (64, 64, 1)}}}, ValueError, "3 channels"),
-        ({"features": features(), "codebase_version": "v3.0"}, ValueError, "v3.0"),
+        ({"features": features(), "codebase_version": "v4.0"}, ValueError, "v4.0"),
         ({"features": features(), "vcodec": "vp9"}, ValueError, "vp9"),
     ],
 )

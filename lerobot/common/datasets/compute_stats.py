@@ -48,8 +48,54 @@ def sample_images(paths: Sequence[str | Path]) -> np.ndarray:
     return np.stack(chosen)
 
 
-def get_feature_stats(array: np.ndarray, axis: tuple[int, ...] | int, keepdims: bool) -> dict[str, np.ndarray]:
-    """min, max, mean, population std over `axis`, and the number of entries of axis 0."""
+DEFAULT_QUANTILES = (0.01, 0.10, 0.50, 0.90, 0.99)
+QUANTILE_BINS = 5000
+
+
+def histogram_quantiles(rows: np.ndarray, quantiles: Sequence[float]) -> dict[str, np.ndarray]:
+    """Quantiles of each column of (N, D) as LeRobot 0.4 estimates them: {"q01": (D,), ...}.
+
+    A histogram of 5000 bins from 1e-10 below the minimum to 1e-10 above the maximum, linear inside a bin; the
+    first bin gives its left edge. Fewer than two rows give their mean.
+    """
+    names = [f"q{round(q * 100):02d}" for q in quantiles]
+    rows = np.asarray(rows, dtype=np.float64)
+    if len(rows) < 2:
+        return {name: rows.mean(axis=0) for name in names}
+    columns = []
+    for values in rows.T:
+        edges = np.linspace(values.min() - 1e-10, values.max() + 1e-10, QUANTILE_BINS + 1)
+        columns.append(_quantiles_of(np.histogram(values, bins=edges)[0], edges, quantiles))
+    return dict(zip(names, np.array(columns).T, strict=True))
+
+
+def _quantiles_of(counts: np.ndarray, edges: np.ndarray, quantiles: Sequence[float]) -> list[float]:
+    cumulative, result = np.cumsum(counts), []
+    for q in quantiles:
+        target = q * cumulative[-1]
+        place = int(np.searchsorted(cumulative, target))
+        if place == 0:
+            result.append(edges[0])
+        else:
+            inside = (target - cumulative[place - 1]) / counts[place]
+            result.append(edges[place] + inside * (edges[place + 1] - edges[place]))
+    return result
+
+
+def get_feature_stats(
+    array: np.ndarray, axis: tuple[int, ...] | int, keepdims: bool, quantile_list: Sequence[float] | None = None
+) -> dict[str, np.ndarray]:
+    """min, max, mean, population std over `axis`, and the number of entries of axis 0; quantiles if asked for."""
+    stats = _moments(array, axis, keepdims)
+    if quantile_list:
+        axes = {axis % array.ndim} if isinstance(axis, int) else {a % array.ndim for a in axis}
+        rest = [a for a in range(array.ndim) if a not in axes]
+        rows = array.transpose([*sorted(axes), *rest]).reshape(-1, int(np.prod([array.shape[a] for a in rest])))
+        stats |= {k: q.reshape(stats["mean"].shape) for k, q in histogram_quantiles(rows, quantile_list).items()}
+    return stats
+
+
+def _moments(array: np.ndarray, axis: tuple[int, ...] | int, keepdims: bool) -> dict[str, np.ndarray]:
     return {
         "min": np.min(array, axis=axis, keepdims=keepdims),
         "max": np.max(array, axis=axis, keepdims=keepdims),
@@ -76,7 +122,7 @@ class PictureHistograms:
         counts = [np.bincount(small[..., c].ravel(), minlength=256) for c in range(small.shape[2])]
         self._frames.append(np.array(counts, dtype=np.uint32))
 
-    def stats(self) -> dict[str, np.ndarray]:
+    def stats(self, quantile_list: Sequence[float] | None = None) -> dict[str, np.ndarray]:
         """Statistics over the sampled frames, values scaled to [0, 1], shape (C, 1, 1)."""
         chosen = sample_indices(len(self._frames))
         counts = np.sum([self._frames[i] for i in chosen], axis=0, dtype=np.int64)  # (C, 256)
@@ -92,12 +138,29 @@ class PictureHistograms:
             "mean": sums / total,
             "std": np.sqrt(variance),
         }
+        if quantile_list:
+            result |= _color_quantiles(counts, result["min"], result["max"], quantile_list)
         result = {name: (value / 255.0).reshape(-1, 1, 1) for name, value in result.items()}
         return {**result, "count": np.array([len(chosen)])}
 
 
-def compute_episode_stats(episode_data: dict, features: dict[str, dict]) -> dict[str, dict[str, np.ndarray]]:
-    """Statistics of one episode.
+def _color_quantiles(
+    counts: np.ndarray, low: np.ndarray, high: np.ndarray, quantiles: Sequence[float]
+) -> dict[str, np.ndarray]:
+    """Quantiles of 8-bit values per channel from how often each occurs, counts (C, 256)."""
+    columns = []
+    for channel, first, last in zip(counts, low, high, strict=True):
+        edges = np.linspace(first - 1e-10, last + 1e-10, QUANTILE_BINS + 1)
+        binned = np.histogram(np.arange(256), bins=edges, weights=channel)[0]
+        columns.append(_quantiles_of(binned, edges, quantiles))
+    names = [f"q{round(q * 100):02d}" for q in quantiles]
+    return dict(zip(names, np.array(columns).T, strict=True))
+
+
+def compute_episode_stats(
+    episode_data: dict, features: dict[str, dict], quantile_list: Sequence[float] | None = DEFAULT_QUANTILES
+) -> dict[str, dict[str, np.ndarray]]:
+    """Statistics of one episode, with quantiles as v3.0 stores them unless `quantile_list` is None.
 
     `episode_data` holds per feature an array (T, ...), or for a picture the list of its files or its
     `PictureHistograms`; strings are skipped.
@@ -108,12 +171,12 @@ def compute_episode_stats(episode_data: dict, features: dict[str, dict]) -> dict
         if dtype == "string":
             continue
         if isinstance(data, PictureHistograms):
-            stats[key] = data.stats()
+            stats[key] = data.stats(quantile_list)
         elif dtype in ("image", "video"):
-            raw = get_feature_stats(sample_images(data), axis=(0, 2, 3), keepdims=True)
+            raw = get_feature_stats(sample_images(data), (0, 2, 3), True, quantile_list)
             stats[key] = {name: v if name == "count" else np.squeeze(v / 255.0, axis=0) for name, v in raw.items()}
         else:
-            stats[key] = get_feature_stats(np.asarray(data), axis=0, keepdims=np.ndim(data) == 1)
+            stats[key] = get_feature_stats(np.asarray(data), 0, np.ndim(data) == 1, quantile_list)
     return stats
 
 

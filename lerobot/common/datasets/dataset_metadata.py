@@ -90,8 +90,12 @@ class LeRobotDatasetMetadata:
         self.info = InfoDict(load_info(self.root))
         check_version_compatibility(self.repo_id or str(self.root), self._version)
         self._check_files_fit_version()
-        discard_unfinished(self.root)
-        if self.is_v30:
+        if discard_unfinished(self.root):
+            self.info = InfoDict(load_info(self.root))
+        if self.is_v30 and self.total_episodes == 0:
+            self._set_tasks({})
+            listed = {}
+        elif self.is_v30:
             self._set_tasks(v30.load_tasks(self.root))
             listed = v30.load_episodes(self.root)
         else:
@@ -118,8 +122,12 @@ class LeRobotDatasetMetadata:
 
     def _load_stats(self) -> None:
         if self.is_v30:
-            has_stats = (self.root / STATS_PATH).exists()
-            self.stats = load_stats(self.root) if has_stats else self._aggregate(self.episodes_stats)
+            if not self.total_episodes:
+                self.stats, self._episodes_stats = {}, {}
+            elif (self.root / STATS_PATH).exists():
+                self.stats = load_stats(self.root)
+            else:
+                self.stats = self._aggregate(self.episodes_stats)
         elif not self.has_episode_stats:
             self.stats = load_stats(self.root)
             self._episodes_stats = backward_compatible_episodes_stats(dict(self.stats), self.episodes)
@@ -174,7 +182,8 @@ class LeRobotDatasetMetadata:
             root, features = None, root
         if codebase_version not in (CODEBASE_VERSION, v30.V30):
             raise ValueError(
-                f"codebase_version '{codebase_version}' cannot be written; expected '{CODEBASE_VERSION}' or '{v30.V30}'."
+                f"codebase_version '{codebase_version}' cannot be written; expected '{CODEBASE_VERSION}' "
+                f"or '{v30.V30}'."
             )
         meta = cls.__new__(cls)
         meta.repo_id, meta.root, meta.revision = repo_id, dataset_folder(repo_id, root), CODEBASE_VERSION

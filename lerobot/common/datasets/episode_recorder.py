@@ -1,11 +1,13 @@
-"""Recording one episode at a time: pictures are encoded in the background while frames arrive."""
+"""Recording episodes: pictures are encoded in the background while frames arrive, of the next episode too if wanted."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -16,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from lerobot.common.datasets.compute_stats import PictureHistograms, compute_episode_stats
+from lerobot.common.datasets.compute_stats import DEFAULT_QUANTILES, PictureHistograms, compute_episode_stats
 from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.common.datasets.image_writer import AsyncImageWriter, image_array_to_png, to_rgb_uint8
 from lerobot.common.datasets.recovery import RecordingFolder
 from lerobot.common.datasets.utils import PICTURE_DTYPES, check_timestamps_sync, validate_frame
+from lerobot.common.datasets.v30 import writer as v30_writer
 from lerobot.common.datasets.video_utils import VideoEncoder, check_vcodec
 from lerobot.common.utils.io_utils import flush_to_disk
 
@@ -105,6 +108,15 @@ class _CameraThread(Thread):
         ) from self._error
 
 
+@dataclass
+class _Take:
+    """The frames recorded since the last episode: numbers and texts here, pictures with the cameras' threads."""
+
+    buffer: dict[str, Any]
+    folder: Path | None = None
+    cameras: dict[str, _CameraThread] = field(default_factory=dict)
+
+
 class EpisodeRecorder:
     """Collects the frames of one episode and turns them into files that `save` puts in place, all or nothing.
 
@@ -121,12 +133,20 @@ class EpisodeRecorder:
         self._meta, self._options, self._tolerance_s = meta, options, tolerance_s
         self._image_writer = image_writer
         self._folder: RecordingFolder | None = None
-        self._cameras: dict[str, _CameraThread] = {}
-        self.buffer = self._empty_buffer()
+        self._saver: ThreadPoolExecutor | None = None
+        self._pending: list[Future] = []
+        self._number_of_takes = 0
+        self._take = _Take(self._empty_buffer())
+
+    @property
+    def buffer(self) -> dict[str, Any]:
+        """Numbers and texts of the running episode."""
+        return self._take.buffer
 
     def _empty_buffer(self) -> dict[str, Any]:
         columns = {key: [] for key, feature in self._meta.features.items() if feature["dtype"] not in PICTURE_DTYPES}
-        return {"size": 0, "task": [], **columns, "episode_index": self._meta.total_episodes}
+        number = self._meta.total_episodes + sum(not future.done() for future in self._pending)
+        return {"size": 0, "task": [], **columns, "episode_index": number}
 
     def add_frame(self, frame: Mapping[str, Any], task: str | None = None, timestamp: float | None = None) -> None:
         """Add one frame: all features but the bookkeeping ones, and `task` (in the frame or as argument).
@@ -157,83 +177,106 @@ class EpisodeRecorder:
             self.buffer[key].append(np.array(value) if isinstance(value, np.ndarray) else value)
         self.buffer["size"] += 1
 
-    def _camera(self, key: str) -> _CameraThread:
+    def _work_folder(self) -> Path:
+        """Where the files of the running episode grow."""
         if self._folder is None:
             self._folder = RecordingFolder(self._meta.root)
-        if key not in self._cameras:
-            path = self._folder.path / key
+        if self._take.folder is None:
+            self._take.folder = self._folder.path / f"take_{self._number_of_takes}"
+            self._take.folder.mkdir()
+            self._number_of_takes += 1
+        return self._take.folder
+
+    def _camera(self, key: str) -> _CameraThread:
+        if key not in self._take.cameras:
+            path = self._work_folder() / key
             if self._meta.features[key]["dtype"] == "video":
-                options = self._options
-                sink = VideoEncoder(
-                    path.with_name(f"{key}.mp4"),
-                    self._meta.fps,
-                    options.vcodec,
-                    options.pix_fmt,
-                    options.g,
-                    options.crf,
-                )
+                o = self._options
+                sink = VideoEncoder(path.with_name(f"{key}.mp4"), self._meta.fps, o.vcodec, o.pix_fmt, o.g, o.crf)
             else:
                 sink = _ImageFolder(path, self._image_writer)
-            self._cameras[key] = _CameraThread(key, sink)
-        return self._cameras[key]
+            self._take.cameras[key] = _CameraThread(key, sink)
+        return self._take.cameras[key]
 
-    def save(self) -> None:
+    def save(self, background: bool = False) -> None:
         """Make the recorded frames the next episode of the dataset.
 
         ValueError if there are none, or their timestamps are not 1/fps apart (the frames stay recorded).
-        Until the last file is replaced, the dataset is as before.
+        Until the last file is replaced, the dataset is as before. In the background, `wait` returns when that
+        has happened.
         """
-        size, episode_index = self.buffer["size"], self._meta.total_episodes
+        take, size = self._take, self.buffer["size"]
         if size == 0:
             raise ValueError("save_episode() needs at least one frame; call add_frame() first.")
-        columns = self._columns(episode_index)
-        bounds = {"from": [0], "to": [size]}
-        episodes = columns["episode_index"]
-        check_timestamps_sync(columns["timestamp"], episodes, bounds, self._meta.fps, self._tolerance_s)
-        self._finish_cameras()
-        if self._folder is None:
-            self._folder = RecordingFolder(self._meta.root)
-        pictures = {key: camera.histograms for key, camera in self._cameras.items()}
-        data = {key: pictures.get(key, columns.get(key)) for key in self._meta.features}
-        stats = compute_episode_stats(data, self._meta.features)
-        moves = {self._write_parquet(columns, size): self._meta.data_file(episode_index)}
-        for key in self._meta.video_keys:
-            moves[self._cameras[key].sink.path] = self._meta.video_file(episode_index, key)
-        for source, target in moves.items():
-            flush_to_disk(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(source, target)
-        tasks = list(dict.fromkeys(self.buffer["task"]))
-        self._meta.save_episode(episode_index, size, tasks, stats)
-        self._reset()
-
-    def _finish_cameras(self) -> None:
-        for camera in self._cameras.values():
-            if camera.count != self.buffer["size"]:  # adding a frame was interrupted between two cameras
+        times, bounds = np.array(take.buffer["timestamp"], dtype=np.float32), {"from": [0], "to": [size]}
+        check_timestamps_sync(times, np.zeros(size), bounds, self._meta.fps, self._tolerance_s)
+        for camera in take.cameras.values():
+            if camera.count != size:  # adding a frame was interrupted between two cameras
                 raise RuntimeError(
-                    f"Camera '{camera.key}' has {camera.count} pictures for {self.buffer['size']} frames; "
+                    f"Camera '{camera.key}' has {camera.count} pictures for {size} frames; "
                     "call clear_episode_buffer() and record the episode again."
                 )
+        self._work_folder()
+        if background:
+            self._saver = self._saver or ThreadPoolExecutor(1, "episode-saver")
+            self._pending.append(self._saver.submit(self._store, take))
+            self._take = _Take(self._empty_buffer())
+        else:
+            self.wait(release=False)
+            self._store(take)
+            self._reset()
+
+    def wait(self, release: bool = True) -> None:
+        """Return when every episode saved in the background is on disk; raises the first error of one."""
+        pending, self._pending = self._pending, []
+        errors = [error for future in pending if (error := future.exception()) is not None]
+        if release and pending and not self.buffer["size"]:
+            self._reset()
+        if errors:
+            raise errors[0]
+
+    def _store(self, take: _Take) -> None:
+        """Finish the files of an episode and put them in place."""
+        size, index = take.buffer["size"], self._meta.total_episodes
+        for camera in take.cameras.values():
             camera.finish()
+        columns = self._columns(take.buffer, index)
+        pictures = {key: camera.histograms for key, camera in take.cameras.items()}
+        data = {key: pictures.get(key, columns.get(key)) for key in self._meta.features}
+        stats = compute_episode_stats(data, self._meta.features, DEFAULT_QUANTILES if self._meta.is_v30 else None)
+        parquet = self._write_parquet(take, columns)
+        videos = {key: take.cameras[key].sink.path for key in self._meta.video_keys}
+        tasks = list(dict.fromkeys(take.buffer["task"]))
+        if self._meta.is_v30:
+            v30_writer.save_episode(self._meta, take.folder, parquet, videos, size, tasks, stats)
+        else:
+            moves = {parquet: self._meta.data_file(index)}
+            moves |= {path: self._meta.video_file(index, key) for key, path in videos.items()}
+            for source, target in moves.items():
+                flush_to_disk(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(source, target)
+            self._meta.save_episode(index, size, tasks, stats)
+        shutil.rmtree(take.folder, ignore_errors=True)
 
     def discard(self) -> None:
         """Forget the frames recorded since the last episode."""
-        for camera in self._cameras.values():
+        for camera in self._take.cameras.values():
             camera.finish(keep=False)
+        self.wait(release=False)
         self._reset()
 
     def _reset(self) -> None:
         if self._folder is not None:
             self._folder.release()
-        self._folder, self._cameras = None, {}
-        self.buffer = self._empty_buffer()
+        self._folder, self._take = None, _Take(self._empty_buffer())
 
-    def _columns(self, episode_index: int) -> dict[str, np.ndarray | list[str]]:
+    def _columns(self, buffer: dict[str, Any], episode_index: int) -> dict[str, np.ndarray | list[str]]:
         """Every column but the pictures, in its dtype: (T,) for shape (1,), else (T, *shape)."""
-        size = self.buffer["size"]
-        task_index = {task: self._meta.add_task(task) for task in dict.fromkeys(self.buffer["task"])}
+        size = buffer["size"]
+        task_index = {task: self._meta.add_task(task) for task in dict.fromkeys(buffer["task"])}
         computed = {
-            "task_index": [task_index[task] for task in self.buffer["task"]],
+            "task_index": [task_index[task] for task in buffer["task"]],
             "episode_index": [episode_index] * size,
             "index": np.arange(self._meta.total_frames, self._meta.total_frames + size),
         }
@@ -241,25 +284,25 @@ class EpisodeRecorder:
         for key, feature in self._meta.features.items():
             if feature["dtype"] in PICTURE_DTYPES:
                 continue
-            values = computed.get(key, self.buffer[key])
+            values = computed.get(key, buffer[key])
             if feature["dtype"] != "string":
                 shape = () if feature["shape"] == (1,) else feature["shape"]
                 values = np.asarray(values, dtype=feature["dtype"]).reshape(size, *shape)
             columns[key] = values
         return columns
 
-    def _write_parquet(self, columns: dict, size: int) -> Path:
+    def _write_parquet(self, take: _Take, columns: dict) -> Path:
         arrays, fields = [], []
         for key, feature in self._meta.features.items():
             if feature["dtype"] == "video":
                 continue
             if feature["dtype"] == "image":
-                array = _image_array(self._cameras[key].sink, size)
+                array = _image_array(take.cameras[key].sink, take.buffer["size"])
             else:
                 array = _arrow_array(columns[key], feature)
             arrays.append(array)
             fields.append(pa.field(key, array.type, metadata=_extension_metadata(feature)))
-        path = self._folder.path / "episode.parquet"
+        path = take.folder / "episode.parquet"
         metadata = {"huggingface": json.dumps({"info": {"features": _huggingface_features(self._meta.features)}})}
         pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=metadata)), path)
         return path

@@ -125,8 +125,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
             )
         unknown = set(self._table["task_index"].unique().tolist()) - set(self.meta.tasks)
         if unknown:
+            tasks = "tasks.parquet" if self.meta.is_v30 else "tasks.jsonl"
             raise DatasetError(
-                f"task_index {sorted(unknown)} is used in '{self.root / 'data'}' but not in meta/tasks.{'parquet' if self.meta.is_v30 else 'jsonl'}."
+                f"task_index {sorted(unknown)} is used in '{self.root / 'data'}' but not in meta/{tasks}."
             )
         check_timestamps_sync(
             self._table["timestamp"].numpy(),
@@ -253,6 +254,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def table(self) -> FrameTable:
         """The numeric and text columns; loaded again after episodes were recorded."""
         if self._table is None:
+            self.wait_until_saved()
             self._load_frames()
         return self._table
 
@@ -327,17 +329,19 @@ class LeRobotDataset(torch.utils.data.Dataset):
         pix_fmt: str = "yuv420p",
         g: int = 2,
         crf: int = 30,
+        **sizes: int,
     ) -> LeRobotDataset:
-        """Start an empty v2.1 dataset on disk, ready for `add_frame`.
+        """Start an empty dataset on disk, v2.1 or v3.0, ready for `add_frame`.
 
         `features` {name: {dtype, shape, names}} without the bookkeeping ones; pictures have dtype video or
-        image. FileExistsError if the folder exists; ValueError for malformed features or an unknown codec.
+        image. v3.0 takes data_files_size_in_mb and video_files_size_in_mb.
+        FileExistsError if the folder exists; ValueError for malformed features or an unknown codec.
         """
-        if codebase_version != CODEBASE_VERSION:
-            raise ValueError(f"codebase_version '{codebase_version}' cannot be written; expected '{CODEBASE_VERSION}'.")
         options = EncoderOptions(vcodec, pix_fmt, g, crf)
         dataset = cls.__new__(cls)
-        dataset.meta = LeRobotDatasetMetadata.create(repo_id, fps, root, robot, robot_type, features, use_videos)
+        dataset.meta = LeRobotDatasetMetadata.create(
+            repo_id, fps, root, robot, robot_type, features, use_videos, codebase_version=codebase_version, **sizes
+        )
         dataset.episodes = dataset.image_transforms = None
         dataset.delta_timestamps = dataset.delta_indices = None
         dataset.tolerance_s, dataset.return_uint8 = tolerance_s, False
@@ -359,10 +363,11 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def recorder(self) -> EpisodeRecorder:
         """Takes the frames of the running episode; ValueError if this dataset cannot be added to."""
         if self._recorder is None:
-            if self.meta.info["codebase_version"] != CODEBASE_VERSION:
+            if not self.meta.has_episode_stats:
                 raise ValueError(
-                    f"'{self.root}' is {self.meta.info['codebase_version']}; episodes can be added to "
-                    f"{CODEBASE_VERSION} only. Convert it first."
+                    f"'{self.root}' is {self.meta.info['codebase_version']}; episodes can be added to v2.1 and v3.0 "
+                    "only. Convert it: python lerobot/common/datasets/v21/convert_dataset_v20_to_v21.py "
+                    f"--root={self.root} --output=FOLDER"
                 )
             self._recorder = EpisodeRecorder(self.meta, self._encoder_options, self.tolerance_s, self.image_writer)
         return self._recorder
@@ -376,14 +381,21 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """Add a frame to the running episode, `task` in it or given; ValueError if it does not fit."""
         self.recorder.add_frame(frame, task, timestamp)
 
-    def save_episode(self, episode_data: dict[str, Any] | None = None) -> None:
+    def save_episode(self, episode_data: dict[str, Any] | None = None, *, background: bool = False) -> None:
         """Write the running episode (or `episode_data`: {key: sequence over frames, "task": text or texts}).
 
-        When this returns the episode is on disk; killed before, the dataset is as it was.
+        When this returns the episode is on disk; killed before, the dataset is as it was. With `background` it
+        returns at once, the next episode can be recorded, and `wait_until_saved` says when it is on disk.
         """
         if episode_data is not None:
             self._add_frames(episode_data)
-        self.recorder.save()
+        self.recorder.save(background)
+        self._table = None
+
+    def wait_until_saved(self) -> None:
+        """Return when all episodes are on disk; raises what went wrong in the background."""
+        if self._recorder is not None:
+            self._recorder.wait()
         self._table = None
 
     def _add_frames(self, data: dict[str, Any]) -> None:
@@ -414,7 +426,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
             self.image_writer, self._recorder = None, None
 
     def finalize(self) -> None:
-        """Nothing to do: every saved episode is complete on disk. For scripts written for LeRobot 0.4."""
+        """Wait for episodes saved in the background; every other one is complete on disk already."""
+        self.wait_until_saved()
 
     def __getstate__(self):
         return {**self.__dict__, "_recorder": None, "image_writer": None}  # a worker process only reads
@@ -424,6 +437,14 @@ class LeRobotDataset(torch.utils.data.Dataset):
             f"{type(self).__name__}(repo_id={self.repo_id!r}, root='{self.root}', "
             f"episodes={self.num_episodes}, frames={self.num_frames}, features={list(self.features)})"
         )
+
+
+def __getattr__(name: str):
+    if name == "MultiLeRobotDataset":  # stands in a file of its own, which imports this one
+        from lerobot.common.datasets.multi_dataset import MultiLeRobotDataset
+
+        return MultiLeRobotDataset
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
 def _pick(values: list[str], rows: list) -> list:

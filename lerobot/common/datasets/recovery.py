@@ -1,7 +1,8 @@
 """What a killed recording leaves behind: found when the dataset is opened, and removed.
 
-An episode counts from the moment `meta/info.json` counts it; that file is replaced last. While an episode is
-recorded, `.unfinished/` exists and is locked by the recording process, so that opening the dataset meanwhile
+An episode of v2.1 counts from the moment `meta/info.json` counts it; that file is replaced last. Those of v3.0
+share files, which a journal puts back. While an episode is recorded,
+`.unfinished/` exists and is locked by the recording process, so that opening the dataset meanwhile
 disturbs nothing.
 """
 
@@ -12,6 +13,7 @@ import re
 import shutil
 from pathlib import Path
 
+from lerobot.common.datasets.journal import undo
 from lerobot.common.datasets.utils import (
     EPISODES_PATH,
     EPISODES_STATS_PATH,
@@ -68,25 +70,33 @@ def discard_unfinished(root: Path) -> list[str]:
     done = []
     if len(list(folder.path.iterdir())) > 1:
         done.append("removed the episode that was being recorded")
+    done += undo(Path(root), folder.path)
     info = load_json(Path(root) / INFO_PATH)
-    done += _remove_files(Path(root), info["total_episodes"])
+    if not str(info["codebase_version"]).startswith("v3"):
+        done += _remove_uncounted(Path(root), info)
+    for partial in (Path(root) / "meta").glob(".*.part"):  # a file that was being replaced
+        partial.unlink()
+    folder.release()
+    if done:
+        logging.warning("Dataset '%s' was left by an interrupted recording: %s.", root, "; ".join(done))
+    return done
+
+
+def _remove_uncounted(root: Path, info: dict) -> list[str]:
+    """Remove the files and lines of a v2.1 episode that info.json does not count."""
+    done = _remove_files(root, info["total_episodes"])
     limits = {
         EPISODES_PATH: ("episode_index", info["total_episodes"]),
         EPISODES_STATS_PATH: ("episode_index", info["total_episodes"]),
         TASKS_PATH: ("task_index", info["total_tasks"]),
     }
     for name, (key, limit) in limits.items():
-        if (path := Path(root) / name).exists():
+        if (path := root / name).exists():
             rows = load_jsonlines(path)
             kept = [row for row in rows if row[key] < limit]
             if len(kept) < len(rows):
                 write_jsonlines(kept, path)
                 done.append(f"removed {len(rows) - len(kept)} lines from {name}")
-    for partial in (Path(root) / "meta").glob(".*.part"):  # a file that was being replaced
-        partial.unlink()
-    folder.release()
-    if done:
-        logging.warning("Dataset '%s' was left by an interrupted recording: %s.", root, "; ".join(done))
     return done
 
 

@@ -91,8 +91,9 @@ class EpisodeAwareSampler(torch.utils.data.Sampler):
         if not isinstance(first, Mapping):
             bounds = ("dataset_from_indices", "dataset_to_indices")
         names = (*bounds, "episode_indices_to_use", "drop_n_first_frames", "drop_n_last_frames", "shuffle")
-        if len(args) > len(names) or (unknown := sorted(set(kwargs) - set(names))):
-            unknown = sorted(set(kwargs) - set(names))
+        names += ("seed", "absolute_to_relative_idx")
+        unknown = sorted(set(kwargs) - set(names))
+        if len(args) > len(names) or unknown:
             raise TypeError(f"EpisodeAwareSampler takes {names}; found {len(args)} positional and {unknown}.")
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         if isinstance(first, Mapping):
@@ -106,11 +107,23 @@ class EpisodeAwareSampler(torch.utils.data.Sampler):
         for position, (start, end) in enumerate(zip(starts, ends, strict=True)):
             if used is None or position in used:
                 self.indices += range(int(start) + head, int(end) - tail)
+        places = given.get("absolute_to_relative_idx")
+        if places is not None:
+            self.indices = [places[index] for index in self.indices]
+        self.seed, self.epoch = given.get("seed"), 0
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[int]:
+        generator = None
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
+            self.epoch += 1
         if self.shuffle:
-            return iter([self.indices[i] for i in torch.randperm(len(self.indices)).tolist()])
+            return iter([self.indices[i] for i in torch.randperm(len(self.indices), generator=generator).tolist()])
         return iter(self.indices)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass that of `epoch`; without `seed` it has no effect."""
+        self.epoch = epoch

@@ -53,6 +53,15 @@ def check_video_backend(name: str | None) -> str:
 # --- decoding -----------------------------------------------------------------------------------------------
 
 
+def file_version(path: str | Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced; None if there is none."""
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 class VideoReader:
     """Random access to the frames of one video file, exact for every GOP length and with B-frames.
 
@@ -66,6 +75,7 @@ class VideoReader:
         self.path = Path(path)
         if not self.path.is_file():
             raise VideoDecodeError(f"Video '{path}' does not exist.")
+        self.version = file_version(path)
         try:
             self._container = av.open(str(path))
             self._stream = self._container.streams.video[0]
@@ -175,7 +185,8 @@ class _ReaderCache:
         # Taken out while in use: two threads never share a decoder.
         with self._lock:
             reader = self._readers.pop(str(path), None)
-        reader = reader or VideoReader(path)
+        if reader is None or reader.version != file_version(path):  # recording may have replaced the file
+            reader = VideoReader(path)
         frames = reader.frames(reader.nearest(timestamps, tolerance_s))
         with self._lock:
             self._readers[str(path)] = reader
