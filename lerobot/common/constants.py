@@ -33,6 +33,12 @@ FROZEN_PICTURES = FROZEN_PREFIX + "pictures"
 FROZEN_CONTEXT = FROZEN_PREFIX + "context"
 FROZEN_MASK = FROZEN_PREFIX + "mask"
 
+# Mean and std (C, 1, 1) of ImageNet's pictures in [0, 1].
+IMAGENET_STATS = {
+    "mean": [[[0.485]], [[0.456]], [[0.406]]],
+    "std": [[[0.229]], [[0.224]], [[0.225]]],
+}
+
 ROBOTS = "robots"
 TELEOPERATORS = "teleoperators"
 

@@ -112,6 +112,10 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
     def validate_features(self) -> None:
         """Raise ValueError if the features cannot be used by this policy."""
 
+    def adapt_stats(self, stats: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The dataset's statistics with those replaced that the policy was made for; by default none."""
+        return stats
+
     @property
     def robot_state_feature(self) -> PolicyFeature | None:
         """The feature `observation.state`."""

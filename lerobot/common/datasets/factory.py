@@ -6,15 +6,10 @@ import logging
 
 import torch
 
-from lerobot.common.constants import REWARD
+from lerobot.common.constants import IMAGENET_STATS, REWARD
 from lerobot.common.datasets.frame_store import FrameStore
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.common.datasets.transforms import ImageTransforms
-
-IMAGENET_STATS = {
-    "mean": [[[0.485]], [[0.456]], [[0.406]]],  # (C, 1, 1)
-    "std": [[[0.229]], [[0.224]], [[0.225]]],
-}
 
 
 class MissingStatisticsError(ValueError, KeyError):

@@ -50,7 +50,7 @@ def make_training_processors(cfg, dataset_stats: dict):
     if path is None:
         return make_pre_post_processors(policy, dataset_stats=dataset_stats)
     logging.info("Statistics come from the dataset, not from %s.", path)
-    stats = rename_stats(dataset_stats, cfg.rename_map)
+    stats = policy.adapt_stats(rename_stats(dataset_stats, cfg.rename_map))
     changed = {"rename_observations_processor": {"rename_map": cfg.rename_map}} if cfg.rename_map else {}
     if find_file(path, f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json", required=False) is None:
         return make_pre_post_processors(policy, dataset_stats=stats, preprocessor_overrides=changed)

@@ -74,8 +74,7 @@ class ACTConfig(PreTrainedConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.vision_backbone.startswith("resnet"):
-            raise ValueError(f"vision_backbone='{self.vision_backbone}': expected a ResNet, for example resnet18.")
+        self._check_vision_backbone()
         self.check_steps()
         if self.n_obs_steps != 1:
             raise ValueError(f"n_obs_steps={self.n_obs_steps}: ACT takes one observation, set n_obs_steps=1.")
@@ -85,6 +84,10 @@ class ACTConfig(PreTrainedConfig):
                 "positions, of 4."
             )
         self._check_backbone()
+
+    def _check_vision_backbone(self) -> None:
+        if not self.vision_backbone.startswith("resnet"):
+            raise ValueError(f"vision_backbone='{self.vision_backbone}': expected a ResNet, for example resnet18.")
 
     def check_steps(self) -> None:
         """Raise if n_action_steps does not fit chunk_size or temporal ensembling."""

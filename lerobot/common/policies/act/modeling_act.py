@@ -37,8 +37,11 @@ class ACTPolicy(PreTrainedPolicy):
     def __init__(self, config: ACTConfig, **kwargs):
         super().__init__(config)
         config.validate_features()
-        self.model = ACT(config)
+        self.model = self._build_model()
         self.reset()
+
+    def _build_model(self) -> nn.Module:
+        return ACT(self.config)
 
     @classmethod
     def config_for_loading(cls, config: ACTConfig) -> ACTConfig:
@@ -122,7 +125,7 @@ class ACT(nn.Module):
         self.encoder_latent_input_proj = nn.Linear(config.latent_dim, width)
         if config.image_features:
             self.encoder_img_feat_input_proj = nn.Conv2d(self.backbone.out_channels, width, kernel_size=1)
-            self.encoder_cam_feat_pos_embed = ACTSinusoidalPositionEmbedding2d(width // 2)
+            self._build_image_positions(width)
         self.encoder_1d_feature_pos_embed = nn.Embedding(1 + bool(state) + bool(env), width)
         self.decoder_pos_embed = nn.Embedding(config.chunk_size, width)
         self.action_head = nn.Linear(width, action)
@@ -151,6 +154,9 @@ class ACT(nn.Module):
         if config.pretrained_backbone_weights:
             load_resnet_weights(backbone, config.pretrained_backbone_weights)
         return backbone
+
+    def _build_image_positions(self, width: int) -> None:
+        self.encoder_cam_feat_pos_embed = ACTSinusoidalPositionEmbedding2d(width // 2)
 
     def _initialize(self) -> None:
         for p in itertools.chain(self.encoder.parameters(), self.decoder.parameters()):
@@ -211,19 +217,19 @@ class ACT(nn.Module):
             tokens.append(self.encoder_env_state_input_proj(batch[OBS_ENV_STATE]))
         tokens, positions = [torch.stack(tokens)], [self.encoder_1d_feature_pos_embed.weight[:, None]]
         if self.config.image_features:
-            for token, position in self._image_tokens([batch[k] for k in self.config.image_features]):
+            for token, position in self._image_tokens(batch):
                 tokens.append(token)
                 positions.append(position)
         return torch.cat(tokens), torch.cat(positions)
 
-    def _image_tokens(self, images: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    def _image_tokens(self, batch: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Per camera the tokens (H'W', B, D) and positions (H'W', 1, D) of its map, row by row."""
         return [
             (
                 self.encoder_img_feat_input_proj(features).flatten(2).permute(2, 0, 1),
                 self.encoder_cam_feat_pos_embed(features).flatten(2).permute(2, 0, 1),
             )
-            for features in self._image_features(images)
+            for features in self._image_features([batch[k] for k in self.config.image_features])
         ]
 
     def _image_features(self, images: list[Tensor]) -> list[Tensor]:

@@ -1,0 +1,1 @@
+"""ACT that looks through a DINOv2 vision transformer."""
