@@ -95,8 +95,8 @@ class PI0Policy(PreTrainedPolicy):
                 "everything (--policy.train_expert_only=false --policy.freeze_vision_encoder=false)."
             )
 
-    def _save_pretrained(self, folder: Path) -> None:
-        super()._save_pretrained(folder)
+    def _save_files(self, folder: Path) -> None:
+        super()._save_files(folder)
         save_tokenizer(self.config.tokenizer_name, self.checkpoint, folder)
 
     def rename_keys(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
