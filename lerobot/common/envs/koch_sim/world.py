@@ -8,6 +8,7 @@ import numpy as np
 
 from lerobot.common.envs.koch_sim.arm import JOINT_HIGH, JOINT_LOW, JOINT_NAMES, REST_POSE
 from lerobot.common.envs.koch_sim.gl import check_gl, import_mujoco
+from lerobot.common.envs.koch_sim.randomize import Randomizer
 from lerobot.common.envs.koch_sim.scene import (
     CAMERAS,
     COLOURS,
@@ -36,12 +37,13 @@ class KochWorld:
     bytes. Pictures are uint8 (height, width, 3), drawn only when asked for, at most once per frame.
     """
 
-    def __init__(self, scene: str = "A", width: int = 640, height: int = 480):
+    def __init__(self, scene: str = "A", width: int = 640, height: int = 480, randomization: str = "none"):
         self.scene, self.width, self.height = scene, width, height
         self.cube_total = CUBE_COUNTS[scene][1]
         self.model = mujoco.MjModel.from_xml_string(scene_xml(self.cube_total))
         self.data = mujoco.MjData(self.model)
         self.layout: Layout | None = None
+        self.randomizer = Randomizer(self.model, randomization)
         self.frame = 0
         self._renderer = None
         self._pictures: dict[str, np.ndarray] = {}
@@ -61,6 +63,7 @@ class KochWorld:
         if cube_pose is not None:
             layout = Layout(layout.colours, (tuple(map(float, cube_pose)), *layout.poses[1:]))
         self.layout = layout
+        self.randomizer.apply(seed)
         mujoco.mj_resetData(self.model, self.data)
         start = np.deg2rad(REST_POSE if qpos is None else qpos)
         self.data.qpos[self.arm_slice] = start

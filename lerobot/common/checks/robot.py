@@ -1,0 +1,188 @@
+"""What is wrong with a robot before it moves: motors, calibration, supply, cameras, what dataset and policy need."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lerobot.common.checks.finding import Finding, Where
+
+DAY_S = 86_400
+OLD_CALIBRATION_DAYS = 90
+HOT_SHARE = 0.95  # of the temperature limit
+SUPPLY = {"xl430-w250": (11.0, 13.0), "xl330-m288": (4.5, 5.6), "xl330-m077": (4.5, 5.6)}  # of a Koch arm, volts
+
+
+def check_motors(arm: str, bus) -> list[Finding]:
+    """Missing motors, wrong models, hardware errors and supply of a connected bus; nothing moves."""
+    from lerobot.common.robot_devices.motors.control_table import MODEL_NAMES, MODELS
+
+    found, present = [], {name: bus.ping(name) for name in bus.motors}
+    missing = [name for name, number in present.items() if number is None]
+    if len(missing) == len(present):
+        return [_silent_bus(arm, bus)]
+    if missing:
+        ids = {name: bus.motors[name][0] for name in missing}
+        text = f"{arm}: no answer from {ids} (motor: id) on '{bus.port}'."
+        fix = "check the cable before the first missing motor; set an id with lerobot/scripts/configure_motor.py"
+        found.append(Finding("robot.motor.missing", "error", text, evidence={"missing": ids}, fix=fix))
+    for name, number in present.items():
+        expected = bus.motors[name][1]
+        if number is not None and number != MODELS[expected].number:
+            other = MODEL_NAMES.get(number, f"model number {number}")
+            text = f"{arm}: motor '{name}' is a {other}, expected {expected}."
+            fix = "swap the motors, or name the right arm's port"
+            evidence = {"motor": name, "found": number, "expected": MODELS[expected].number}
+            found.append(Finding("robot.motor.model", "error", text, evidence=evidence, fix=fix))
+    answering = [name for name, number in present.items() if number is not None]
+    return found + check_health(arm, bus, answering)
+
+
+def _silent_bus(arm: str, bus) -> Finding:
+    rate = bus.answering_baud_rate()
+    if rate is None:
+        text, fix = f"{arm}: no motor answers on '{bus.port}'.", "switch its power supply on and check the first cable"
+    else:
+        text = f"{arm}: the motors on '{bus.port}' talk at {rate} baud, the bus at {bus.config.baud_rate}."
+        fix = f"--baud_rate={rate}, or set the motors with lerobot/scripts/configure_motor.py"
+    return Finding("robot.bus.silent", "error", text, evidence={"answering_baud_rate": rate}, fix=fix)
+
+
+def check_health(arm: str, bus, names: list[str] | None = None) -> list[Finding]:
+    """Hardware errors, temperature and supply of the motors of a connected bus."""
+    from lerobot.common.robot_devices.motors.control_table import MODELS
+
+    found = []
+    for name, health in bus.health(names).items():
+        model = bus.motors[name][1]
+        evidence = {"motor": name, "volts": health.volts, "celsius": health.celsius, "errors": list(health.errors)}
+        if health.errors:
+            text = f"{arm}: motor '{name}' reports {', '.join(health.errors)}."
+            fix = "switch the arm's power off and on; look for a blocked joint or a loose cable"
+            found.append(Finding("robot.motor.error", "error", text, evidence=evidence, fix=fix))
+        if health.celsius >= HOT_SHARE * MODELS[model].hottest:
+            text = f"{arm}: motor '{name}' is at {health.celsius} C, it switches off at {MODELS[model].hottest} C."
+            found.append(Finding("robot.motor.hot", "error", text, evidence=evidence, fix="let it cool down"))
+        low, high = SUPPLY[model]
+        if not low <= health.volts <= high:
+            allowed = MODELS[model].volts
+            severity = "warning" if allowed[0] <= health.volts <= allowed[1] else "error"
+            text = f"{arm}: motor '{name}' gets {health.volts:.1f} V, expected {low:.1f} to {high:.1f} V."
+            fix = "check the power supply and the converter of the arm"
+            found.append(Finding("robot.motor.voltage", severity, text, evidence=evidence, fix=fix))
+    return found
+
+
+def check_calibration(arm: str, path: Path, bus) -> list[Finding]:
+    """Whether an arm's calibration file exists, is whole and recent."""
+    from lerobot.common.robot_devices.motors.calibration import load_calibration
+
+    where, fix = Where(file=str(path)), f"--control.type=calibrate --control.arms='[\"{arm}\"]'"
+    if not path.exists():
+        text = f"{arm} is not calibrated; this is done by hand at the start."
+        return [Finding("robot.calibration.missing", "warning", text, where, fix=fix)]
+    try:
+        load_calibration(path, bus.motors)
+    except ValueError as e:
+        return [Finding("robot.calibration.broken", "error", str(e), where, fix=fix)]
+    days = (time.time() - path.stat().st_mtime) / DAY_S
+    if days > OLD_CALIBRATION_DAYS:
+        text = f"{arm} was calibrated {days:.0f} days ago."
+        return [Finding("robot.calibration.old", "info", text, where, {"days": round(days, 1)}, fix)]
+    return []
+
+
+def check_camera(name: str, camera) -> list[Finding]:
+    """Whether a connected camera delivers pictures, at its rate."""
+    try:
+        camera.read_latest()
+    except OSError as e:
+        text, fix = f"camera '{name}': {e}", "python lerobot/scripts/find_cameras.py; close other programs that use it"
+        return [Finding("robot.camera.silent", "error", text, Where(feature=name), fix=fix)]
+    return []
+
+
+def check_dataset_fits(robot_features: dict, robot_type: str, fps: float, units: str, meta) -> list[Finding]:
+    """Whether a recording can be continued with, or replayed on, this robot."""
+    found = []
+    ours = {key: _comparable(feature) for key, feature in robot_features.items()}
+    theirs = {key: _comparable(f) for key, f in meta.features.items() if key in ours or _recorded(key)}
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            text = f"'{key}': the robot gives {ours.get(key, 'nothing')}, the dataset has {theirs.get(key, 'nothing')}."
+            fix = "--robot.cameras and the arms as they were at the recording, or another --control.repo_id"
+            found.append(Finding("robot.dataset.feature", "error", text, Where(feature=key), fix=fix))
+    if meta.fps != fps:
+        text = f"The dataset has {meta.fps} fps, asked for are {fps}."
+        found.append(Finding("robot.dataset.fps", "error", text, fix=f"--control.fps={meta.fps}"))
+    if meta.robot_type != robot_type:
+        text = f"The dataset was recorded with '{meta.robot_type}', this is '{robot_type}'."
+        found.append(Finding("robot.dataset.type", "error", text, fix=f"--robot.type={meta.robot_type}"))
+    return found + check_units(units, meta.info.get("units", "legacy"), "dataset")
+
+
+def check_units(ours: str, theirs: str, what: str) -> list[Finding]:
+    """Whether joint values mean the same on both sides."""
+    if ours == theirs:
+        return []
+    text = f"The arm's joint values are in '{ours}', those of the {what} in '{theirs}'."
+    fix = "use the calibration that the data was recorded with (--robot.calibration_dir)"
+    return [Finding("robot.units", "error", text, evidence={"robot": ours, what: theirs}, fix=fix)]
+
+
+def check_policy_fits(config, robot_features: dict, statistics: dict[str, Any], low, high) -> list[Finding]:
+    """Whether a checkpoint's inputs exist on the robot, its sizes match, and its actions mean this arm's degrees.
+
+    `statistics` {key: {min, max, ...}} of the checkpoint; `low`, `high` the arm's range in its own units.
+    """
+    found = []
+    for key, feature in {**config.input_features, **config.output_features}.items():
+        have = robot_features.get(key)
+        if have is None:
+            text = f"The checkpoint needs '{key}'; the robot gives {', '.join(robot_features)}."
+            fix = "name the cameras as they were named at the recording (--robot.cameras)"
+            found.append(Finding("robot.policy.feature", "error", text, Where(feature=key), fix=fix))
+        elif len(feature.shape) == 1 and tuple(feature.shape) != tuple(have["shape"]):
+            text = f"'{key}' has {feature.shape[0]} values in the checkpoint, {have['shape'][0]} on the robot."
+            found.append(Finding("robot.policy.shape", "error", text, Where(feature=key)))
+        elif len(feature.shape) == 3 and tuple(feature.shape[1:]) != tuple(have["shape"][:2]):
+            text = (
+                f"'{key}' was {tuple(feature.shape[1:])} (height, width) in training, here {tuple(have['shape'][:2])}."
+            )
+            fix = "set the camera's width and height to those of the recording"
+            found.append(Finding("robot.policy.picture_size", "warning", text, Where(feature=key), fix=fix))
+    return found + _check_ranges(statistics.get("action", {}), low, high)
+
+
+def _check_ranges(action: dict[str, Any], low, high) -> list[Finding]:
+    """Actions of a checkpoint that leave the arm's range, or use so little of it that other units are likely."""
+    if "min" not in action or "max" not in action:
+        return []
+    least, most = [float(v) for v in action["min"]], [float(v) for v in action["max"]]
+    if len(least) != len(low):
+        return []
+    evidence = {"checkpoint": [least, most], "arm": [list(map(float, low)), list(map(float, high))]}
+    outside = [i for i in range(len(low)) if least[i] < low[i] - 30 or most[i] > high[i] + 30]
+    if outside:
+        text = f"The checkpoint's actions leave the arm's range at the joints {outside}: other units or another arm."
+        fix = "use the calibration of the recording; a newer recording (-100..100) needs its own calibration file"
+        return [Finding("robot.policy.units", "error", text, evidence=evidence, fix=fix)]
+    return []
+
+
+def check_task(task: str, known: list[str]) -> list[Finding]:
+    """Whether the sentence given is one that the policy was trained with."""
+    if not known or task in known:
+        return []
+    text = f"The task '{task}' is not among those of the training: {'; '.join(known[:5])}."
+    return [Finding("robot.task", "warning", text, fix="--control.single_task=... as it was recorded")]
+
+
+def _comparable(feature: dict) -> dict:
+    dtype = "picture" if len(feature["shape"]) == 3 else feature["dtype"]
+    return {"dtype": dtype, "shape": tuple(feature["shape"]), "names": feature["names"]}
+
+
+def _recorded(key: str) -> bool:
+    return key == "action" or key.startswith("observation.")

@@ -1,0 +1,269 @@
+"""The loops of `control_robot.py`: teleoperation, recording and policy runs, all through one tick."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from contextlib import contextmanager, nullcontext
+
+import torch
+
+from lerobot.common.robot_devices.keyboard import init_keyboard_listener, is_headless, new_events
+from lerobot.common.robot_devices.pace import LiveLine, Pace, log_control_info
+from lerobot.common.robot_devices.speech import log_say, say
+from lerobot.common.robot_devices.utils import busy_wait
+
+__all__ = [
+    "busy_wait",
+    "control_loop",
+    "init_keyboard_listener",
+    "is_headless",
+    "log_control_info",
+    "log_say",
+    "new_events",
+    "predict_action",
+    "record_episode",
+    "reset_environment",
+    "sanity_check_dataset_name",
+    "sanity_check_dataset_robot_compatibility",
+    "say",
+    "warmup_record",
+]
+
+LOCKSTEP_FPS = 30
+HEALTH_S = 20.0  # between two looks at supply, temperature and errors of the motors
+
+
+class PolicyRunner:
+    """A policy with its processors, from a robot's observation to an action (A,) on the CPU."""
+
+    def __init__(self, policy, preprocessor, postprocessor, robot_type: str = ""):
+        self.policy, self.robot_type = policy, robot_type
+        self.preprocessor, self.postprocessor = preprocessor, postprocessor
+
+    def reset(self) -> None:
+        """A new episode begins: no action of the last one is left."""
+        for part in (self.policy, self.preprocessor, self.postprocessor):
+            if hasattr(part, "reset"):
+                part.reset()
+
+    def act(self, observation: dict[str, torch.Tensor], task: str) -> torch.Tensor:
+        """The next action."""
+        return predict_action(
+            observation,
+            self.policy,
+            self.policy.config.device,
+            self.preprocessor,
+            self.postprocessor,
+            task,
+            self.robot_type,
+        )
+
+
+def predict_action(
+    observation: dict[str, torch.Tensor],
+    policy,
+    device,
+    preprocessor=None,
+    postprocessor=None,
+    task: str | None = None,
+    robot_type: str | None = None,
+    use_amp: bool | None = None,
+) -> torch.Tensor:
+    """The action (A,) of a policy for one observation: state float32 (S,), pictures uint8 (H, W, 3)."""
+    device = torch.device(device)
+    amp = policy.config.use_amp if use_amp is None else use_amp
+    with torch.inference_mode(), torch.autocast(device.type) if amp else nullcontext():
+        batch = {}
+        for key, value in observation.items():
+            value = torch.as_tensor(value)
+            if "image" in key:
+                scale = 255 if value.dtype == torch.uint8 else 1
+                value = (value.to(torch.float32) / scale).permute(2, 0, 1).contiguous()
+            batch[key] = value.unsqueeze(0).to(device)
+        if preprocessor is not None:
+            batch = preprocessor({**batch, "task": [task or ""], "robot_type": robot_type or ""})
+        action = policy.select_action(batch)
+        if postprocessor is not None:
+            action = postprocessor(action)
+    return action.squeeze(0).to("cpu", torch.float32)
+
+
+def control_loop(
+    robot,
+    control_time_s: float | None = None,
+    teleoperate: bool = False,
+    display_data: bool = False,
+    dataset=None,
+    events: dict[str, bool] | None = None,
+    policy: PolicyRunner | None = None,
+    fps: float | None = None,
+    single_task: str | None = None,
+    *,
+    pace: Pace | None = None,
+    stop_when=None,
+) -> None:
+    """Tick until the time is over, `events["exit_early"]` or `stop_when()`; at least one tick.
+
+    With `teleoperate` the leader moves the arm, with `policy` the policy, else it holds. With `dataset` every tick is a
+    frame: the state, the pictures and the action that was really sent.
+    """
+    if not robot.is_connected:
+        robot.connect()
+    _check_arguments(teleoperate, policy, dataset, single_task, fps)
+    events = new_events() if events is None else events
+    fps = fps or (LOCKSTEP_FPS if robot.clock.lockstep else None)
+    pace, line = pace or Pace(fps), LiveLine(robot)
+    shown = _Viewer() if display_data and not is_headless() else None
+    clock, end = robot.clock, float("inf") if control_time_s is None else control_time_s
+    robot.set_rate(fps)
+    robot.engage()
+    start, watched, checked = clock.now(), False, time.monotonic()
+    try:
+        while True:
+            tick, work = clock.now(), time.perf_counter()
+            observation, action = _tick(robot, teleoperate, policy, single_task, dataset is not None)
+            if not watched:
+                robot.watch(True)  # from the first goal on: what comes before may take long
+                watched = True
+            if dataset is not None:
+                dataset.add_frame({**observation, **action, "task": single_task})
+            if shown is not None:
+                shown.log(observation, action)
+            worked = time.perf_counter() - work
+            pace.tick(tick, 0.0 if clock.lockstep else worked)
+            line.show(pace)
+            if fps:
+                clock.wait(1 / fps - (clock.now() - tick))
+            if time.monotonic() - checked > HEALTH_S:
+                checked = _check_health(robot)
+            over = clock.now() - start >= end - 1e-6
+            if over or events["exit_early"] or (stop_when is not None and stop_when()):
+                events["exit_early"] = False
+                return
+    finally:
+        line.end()
+        if watched and robot.is_connected:
+            robot.watch(False)
+
+
+def _tick(robot, teleoperate: bool, policy: PolicyRunner | None, task: str | None, record: bool) -> tuple[dict, dict]:
+    if teleoperate:
+        return robot.teleop_step(record_data=True)
+    observation = robot.capture_observation()
+    if policy is None:
+        return observation, {"action": robot.hold()}
+    return observation, {"action": robot.send_action(policy.act(observation, task))}
+
+
+def _check_arguments(teleoperate, policy, dataset, single_task, fps) -> None:
+    if teleoperate and policy is not None:
+        raise ValueError("Either the leader or the policy moves the arm, not both.")
+    if dataset is not None and single_task is None:
+        raise ValueError("Recording needs a task: --control.single_task='what the robot does'.")
+    if dataset is not None and fps is not None and dataset.fps != fps:
+        raise ValueError(f"The dataset has {dataset.fps} fps, asked for are {fps}: --control.fps={dataset.fps}.")
+
+
+def _check_health(robot) -> float:
+    errors = []
+    for finding in robot.watch_health():
+        logging.warning("%s", finding)
+        errors += [finding.message] if finding.severity == "error" else []
+    if errors:
+        raise ConnectionError(" ".join(errors))
+    return time.monotonic()
+
+
+class _Viewer:
+    """Everything that a tick saw and sent, in rerun."""
+
+    def __init__(self):
+        try:
+            import rerun
+        except ImportError as e:
+            raise ImportError("--control.display_data=true needs rerun: pip install rerun-sdk") from e
+        self._rerun = rerun
+        rerun.init("lerobot_control_loop", spawn=True)
+
+    def log(self, observation: dict, action: dict) -> None:
+        for index, value in enumerate(action["action"]):
+            self._rerun.log(f"sent_action_{index}", self._rerun.Scalars(float(value)))
+        for key, picture in observation.items():
+            if "image" in key:
+                self._rerun.log(key, self._rerun.Image(picture.numpy()))
+
+
+# --- phases of a recording ----------------------------------------------------------------------------------------
+
+
+def warmup_record(robot, events, enable_teleoperation: bool, warmup_time_s: float, display_data: bool, fps) -> None:
+    """Cameras and operator get ready: teleoperation, or the arm holds."""
+    control_loop(robot, warmup_time_s, enable_teleoperation, display_data, events=events, fps=fps)
+
+
+def record_episode(
+    robot, dataset, events, episode_time_s, display_data, policy, fps, single_task, *, pace=None, stop_when=None
+) -> None:
+    """One episode into the dataset's buffer, moved by the leader unless there is a policy."""
+    if policy is not None:
+        policy.reset()
+    control_loop(
+        robot,
+        episode_time_s,
+        policy is None,
+        display_data,
+        dataset,
+        events,
+        policy,
+        fps,
+        single_task,
+        pace=pace,
+        stop_when=stop_when,
+    )
+
+
+def reset_environment(robot, events, reset_time_s: float, fps) -> None:
+    """Time to put things back: the leader moves the arm if there is one, else the arm holds."""
+    control_loop(robot, reset_time_s, bool(robot.leader_arms), events=events, fps=fps)
+
+
+# --- checks of names and features ---------------------------------------------------------------------------------
+
+
+def sanity_check_dataset_name(repo_id: str, policy_cfg) -> None:
+    """`user/name`, whose name begins with `eval_` exactly when a policy moves the arm; ValueError."""
+    if repo_id.count("/") != 1:
+        raise ValueError(f"--control.repo_id={repo_id}: expected user/name with one slash.")
+    name = repo_id.split("/")[1]
+    if policy_cfg is None and name.startswith("eval_"):
+        raise ValueError(f"--control.repo_id={repo_id}: names with eval_ are for runs of a policy; none is given.")
+    if policy_cfg is not None and not name.startswith("eval_"):
+        suggestion = f"{repo_id.split('/')[0]}/eval_{name}"
+        raise ValueError(f"--control.repo_id={repo_id}: a policy moves the arm, call it {suggestion}.")
+
+
+def sanity_check_dataset_robot_compatibility(dataset, robot, fps: float, use_videos: bool = True) -> None:
+    """ValueError listing where a dataset that is continued differs from what the robot gives."""
+    from lerobot.common.checks.robot import check_dataset_fits
+
+    findings = check_dataset_fits(robot.features, robot.robot_type, fps, robot.units, dataset.meta)
+    if findings:
+        raise ValueError("The dataset cannot be continued: " + " ".join(finding.message for finding in findings))
+
+
+@contextmanager
+def landing_on_signals():
+    """A polite kill, or a closed terminal, ends the run as Ctrl-C does: the arm is landed."""
+
+    def interrupt(number, _frame):
+        raise KeyboardInterrupt(f"signal {signal.Signals(number).name}")
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

@@ -1,0 +1,103 @@
+"""The keys that steer a recording: arrows and Escape, from the desktop or from the terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+import threading
+
+KEYS = {"right": "next", "n": "next", "left": "redo", "r": "redo", "esc": "stop", "q": "stop"}
+SEQUENCES = {"[C": "right", "OC": "right", "[D": "left", "OD": "left"}
+ESCAPE_S = 0.02  # a lone Escape is not followed by more within this time
+
+
+def new_events() -> dict[str, bool]:
+    """What a key press sets."""
+    return {"exit_early": False, "rerecord_episode": False, "stop_recording": False}
+
+
+def press(events: dict[str, bool], key: str) -> None:
+    """Right or n: end the phase. Left or r: record the episode again. Escape or q: stop after this episode."""
+    action = KEYS.get(key.lower())
+    if action is None:
+        return
+    logging.info({"next": "On to the next.", "redo": "Record it again.", "stop": "Stop recording."}[action])
+    events["rerecord_episode"] |= action == "redo"
+    events["stop_recording"] |= action == "stop"
+    events["exit_early"] = True
+
+
+class TerminalKeys:
+    """Reads single keys of the controlling terminal; it is as before after `stop`."""
+
+    def __init__(self, events: dict[str, bool]):
+        import termios
+        import tty
+
+        self._events, self._fd = events, sys.stdin.fileno()
+        self._before = termios.tcgetattr(self._fd)
+        tty.setcbreak(self._fd)
+        self._running = True
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give the terminal back."""
+        import termios
+
+        self._running = False
+        self._thread.join()
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+
+    def _run(self) -> None:
+        while self._running:
+            if character := self._next(0.1):
+                if character != "\x1b":
+                    press(self._events, character)
+                    continue
+                rest = self._next(ESCAPE_S) and self._last + self._next(ESCAPE_S)
+                press(self._events, SEQUENCES.get(rest, "") if rest else "esc")
+
+    def _next(self, timeout: float) -> str:
+        ready, _, _ = select.select([self._fd], [], [], timeout)
+        self._last = os.read(self._fd, 1).decode(errors="replace") if ready else ""
+        return self._last
+
+
+class DesktopKeys:
+    """Listens to the whole desktop, where pynput can."""
+
+    def __init__(self, events: dict[str, bool]):
+        from pynput import keyboard
+
+        self._listener = keyboard.Listener(
+            on_press=lambda key: press(events, getattr(key, "name", None) or getattr(key, "char", None) or "")
+        )
+        self._listener.start()
+
+    def stop(self) -> None:
+        """End listening."""
+        self._listener.stop()
+
+
+def is_headless() -> bool:
+    """Whether key presses cannot be taken from a desktop."""
+    try:
+        import pynput.keyboard  # noqa: F401
+    except Exception:  # pynput raises its backend's own errors where there is no display
+        return True
+    return False
+
+
+def init_keyboard_listener():
+    """(listener or None, events): the desktop's keys, else the terminal's, else none."""
+    events = new_events()
+    desktop = os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")
+    if desktop and not is_headless():
+        return DesktopKeys(events), events
+    if sys.stdin is not None and sys.stdin.isatty():
+        return TerminalKeys(events), events
+    logging.warning("No keyboard: episodes end by their time only.")
+    return None, events

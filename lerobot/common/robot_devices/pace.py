@@ -1,0 +1,114 @@
+"""How fast a control loop runs, and the live line that shows it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+import numpy as np
+
+LINE_S = 0.2  # between two live lines
+LOG_S = 5.0  # between two lines of the log where there is no terminal
+
+
+class Pace:
+    """Periods of the ticks of one loop, in seconds."""
+
+    def __init__(self, fps: float | None):
+        self.fps, self.periods = fps, []
+        self._last: float | None = None
+        self.late = 0  # ticks whose work took longer than the period
+
+    def tick(self, now: float, work_s: float) -> None:
+        """One tick started at `now`; its work took that long."""
+        if self._last is not None:
+            self.periods.append(now - self._last)
+        self._last = now
+        self.late += bool(self.fps) and work_s > 1 / self.fps
+
+    def summary(self) -> dict[str, float]:
+        """Mean, worst and 99 % rates and periods (Hz, milliseconds)."""
+        if not self.periods:
+            return {"ticks": 0}
+        periods = np.array(self.periods)
+        return {
+            "ticks": len(periods) + 1,
+            "mean_hz": round(float(1 / periods.mean()), 2),
+            "worst_hz": round(float(1 / periods.max()), 2),
+            "p99_ms": round(float(np.percentile(periods, 99) * 1000), 2),
+            "late": self.late,
+        }
+
+
+class LiveLine:
+    """One line in the terminal: loop rate, age of each picture, targets against limits."""
+
+    def __init__(self, robot, stream=None):
+        self._robot, self._stream = robot, stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._next = 0.0
+
+    def show(self, pace: Pace) -> None:
+        """Draw the line if it is time."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (LINE_S if self._live else LOG_S)
+        text = self.text(pace)
+        if self._live:
+            self._stream.write(f"\r\x1b[2K{text}")
+            self._stream.flush()
+        elif pace.periods:
+            logging.info("%s", text)
+
+    def text(self, pace: Pace) -> str:
+        """The line: `30.0 Hz (mean 30.0, worst 28.9) | laptop 12 ms | pan 54% lift 93% ...`"""
+        parts = []
+        if pace.periods:
+            mean = len(pace.periods) / sum(pace.periods)
+            parts.append(f"{1 / pace.periods[-1]:.1f} Hz (mean {mean:.1f}, worst {1 / max(pace.periods):.1f})")
+        ages = [f"{name} {camera.age_ms:.0f} ms" for name, camera in self._robot.cameras.items()]
+        parts += [" ".join(ages)] if ages else []
+        parts += [_joints(envelope) for envelope in self._robot.envelopes.values()]
+        return " | ".join(parts)
+
+    def end(self) -> None:
+        """Leave the line standing."""
+        if self._live:
+            self._stream.write("\n")
+
+
+def _joints(envelope) -> str:
+    """Where each target is within its range (0 to 100 %), and how often the envelope stepped in."""
+    limits, shares = envelope.limits, []
+    for name, value, low, high in zip(limits.names, envelope.commanded, limits.low, limits.high, strict=True):
+        shares.append(
+            f"{name.removeprefix('shoulder_').removesuffix('_flex')} {100 * (value - low) / (high - low):.0f}%"
+        )
+    count = sum(envelope.counts.values())
+    return " ".join(shares) + (f" safety {count}x" if count else "")
+
+
+def log_control_info(robot, dt_s: float, episode_index=None, frame_index=None, fps=None) -> None:
+    """The log line of LeRobot 0.1: duration and rate of the loop and of each device; yellow where too slow."""
+    items = []
+    if episode_index is not None:
+        items.append(f"ep:{episode_index}")
+    if frame_index is not None:
+        items.append(f"frame:{frame_index}")
+
+    def add(name: str, seconds: float) -> None:
+        text = f"{name}:{seconds * 1000:5.2f} ({1 / seconds if seconds else 0:3.1f}hz)"
+        slow = fps is not None and seconds and 1 / seconds < fps - 1
+        items.append(f"\x1b[33m{text}\x1b[0m" if slow else text)
+
+    add("dt", dt_s)
+    names = {"read_leader_": "dtRlead", "write_follower_": "dtWfoll", "read_follower_": "dtRfoll"}
+    for key, seconds in robot.logs.items():
+        for start, name in names.items():
+            if key.startswith(start):
+                add(name, seconds)
+        if key.startswith("read_camera_"):
+            add(f"dtR{key.removeprefix('read_camera_').removesuffix('_dt_s')}", seconds)
+    logging.info(" ".join(items))

@@ -1,0 +1,136 @@
+"""One table before anything moves: what is there, and everything that is wrong at once, each with its fix."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lerobot.common.checks.finding import Finding, by_severity
+from lerobot.common.checks.robot import (
+    DAY_S,
+    check_camera,
+    check_dataset_fits,
+    check_policy_fits,
+    check_task,
+    check_units,
+)
+from lerobot.common.robot_devices import ghost
+from lerobot.common.robot_devices.motors.calibration import load_calibration
+
+MEASURE_S = 0.5  # how long the cameras' rate is measured
+MARKS = {"error": "NO", "warning": "! ", "info": "ok"}
+
+
+@dataclass
+class Plan:
+    """What the run needs, as far as it applies."""
+
+    fps: float | None = None
+    dataset_meta: Any = None  # of a dataset that is continued or replayed
+    policy_config: Any = None
+    statistics: dict[str, Any] = field(default_factory=dict)  # of the checkpoint
+    policy_units: str | None = None
+    known_tasks: list[str] = field(default_factory=list)
+    task: str | None = None
+    overlay_dir: Path | None = None
+
+
+def preflight(robot, plan: Plan) -> tuple[list[tuple[str, str]], list[Finding]]:
+    """Rows (what, how it is) and findings about an open robot; nothing moves, torque is not touched."""
+    findings = robot.check()
+    _read_calibrations(robot)
+    rows = [(name, _arm(robot, name, bus)) for name, bus in robot.buses.items()]
+    for name, camera in robot.cameras.items():
+        if camera.is_connected:
+            findings += check_camera(name, camera)
+        rows.append((f"camera {name}", _camera(robot, camera)))
+    rows.append(("units", robot.units))
+    if plan.task is not None:
+        rows.append(("task", plan.task))
+        findings += check_task(plan.task, plan.known_tasks)
+    if plan.dataset_meta is not None:
+        meta = plan.dataset_meta
+        rows.append(("dataset", f"{meta.total_episodes} episodes, {meta.fps} fps, {', '.join(robot.features)}"))
+        fps = plan.fps or meta.fps
+        findings += check_dataset_fits(robot.features, robot.robot_type, fps, robot.units, meta)
+    if plan.policy_config is not None:
+        findings += _policy(robot, plan, rows)
+    return rows, findings
+
+
+def _policy(robot, plan: Plan, rows: list[tuple[str, str]]) -> list[Finding]:
+    config = plan.policy_config
+    needs = ", ".join([*config.input_features, *config.output_features])
+    rows.append(("policy", f"{config.type} {config.pretrained_path}: {needs}"))
+    bounds = [robot._mechanical(bus) for bus in robot.follower_arms.values() if bus.calibration is not None]
+    findings = []
+    if len(bounds) == len(robot.follower_arms):
+        low, high = (np.concatenate([pair[i] for pair in bounds]) for i in (0, 1))
+        findings += check_policy_fits(config, robot.features, plan.statistics, low, high)
+    if plan.policy_units is not None:
+        findings += check_units(robot.units, plan.policy_units, "checkpoint")
+    references = ghost.load_references(config.pretrained_path) if config.pretrained_path else {}
+    live = {name: c.read_latest() for name, c in robot.cameras.items() if c.is_connected and c.age_ms < 1e9}
+    findings += ghost.check_cameras(live, references)
+    if plan.overlay_dir is not None and references:
+        paths = ghost.save_overlays(live, references, plan.overlay_dir)
+        rows.append(("ghost", ", ".join(map(str, paths))))
+    return findings
+
+
+def _read_calibrations(robot) -> None:
+    for name, bus in robot.buses.items():
+        path = robot._calibration_path(name)
+        if path.exists() and bus.calibration is None:
+            try:
+                bus.set_calibration(load_calibration(path, bus.motors))
+            except ValueError:
+                continue  # told by the check of the file
+
+
+def _arm(robot, name: str, bus) -> str:
+    if not bus.is_connected:
+        return f"{bus.port}: not open"
+    parts = [bus.port]
+    try:
+        health = bus.health().values()
+        volts = [h.volts for h in health]
+        parts.append(
+            f"{len(bus.motors)} motors, {min(volts):.1f}-{max(volts):.1f} V, {max(h.celsius for h in health)} C"
+        )
+    except ConnectionError:
+        parts.append("not all motors answer")
+    path = robot._calibration_path(name)
+    if path.exists():
+        parts.append(f"calibrated {(time.time() - path.stat().st_mtime) / DAY_S:.0f} days ago")
+    else:
+        parts.append("not calibrated")
+    return ", ".join(parts)
+
+
+def _camera(robot, camera) -> str:
+    if not camera.is_connected:
+        return "not open"
+    size = f"{camera.width}x{camera.height}"
+    if robot.clock.lockstep:
+        return f"{size}, a picture per frame"
+    before, start = camera.frames, time.monotonic()
+    time.sleep(MEASURE_S)
+    return f"{size}, {(camera.frames - before) / (time.monotonic() - start):.0f} of {camera.fps} fps"
+
+
+def format_table(rows: list[tuple[str, str]], findings: list[Finding]) -> str:
+    """The table and, below it, every finding with its fix."""
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {text}" for name, text in rows]
+    for finding in by_severity(findings):
+        lines.append(f"  {MARKS[finding.severity]} {finding.message}")
+        if finding.fix:
+            lines.append(f"     -> {finding.fix}")
+    errors = sum(finding.severity == "error" for finding in findings)
+    lines.append(f"  {errors} problems: nothing was moved." if errors else "  ready")
+    return "\n".join(["Preflight", *lines])

@@ -1,0 +1,333 @@
+"""The commands of `control_robot.py`, each from an open robot to a landed arm."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from lerobot.common.constants import HF_LEROBOT_HOME
+from lerobot.common.robot_devices.coach import review_episode
+from lerobot.common.robot_devices.control_configs import (
+    CalibrateControlConfig,
+    RecordControlConfig,
+    ReplayControlConfig,
+    TeleoperateControlConfig,
+)
+from lerobot.common.robot_devices.control_utils import (
+    PolicyRunner,
+    control_loop,
+    init_keyboard_listener,
+    log_say,
+    record_episode,
+    reset_environment,
+    sanity_check_dataset_name,
+    warmup_record,
+)
+from lerobot.common.robot_devices.motors.calibration import save_calibration
+from lerobot.common.robot_devices.pace import Pace
+from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
+from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
+
+DEFAULT_FPS = 30
+REPORT_NAME = "control_report.jsonl"  # beside the dataset's folder: one line per episode
+ALIGN_SPEED = 45.0  # joint units per second on the way to a replay's first frame
+
+
+def calibrate(robot, cfg: CalibrateControlConfig, ask=input) -> None:
+    """Calibrate arms by hand; an old file stays until the new one is complete. ValueError for unknown arms."""
+    arms = robot.available_arms if cfg.arms is None else cfg.arms
+    unknown = [arm for arm in arms if arm not in robot.available_arms]
+    if unknown or not arms:
+        raise ValueError(f"--control.arms={arms}: expected some of {', '.join(robot.available_arms)}.")
+    findings = [
+        f for f in robot.open() if f.severity == "error" and f.code.startswith(tuple(f"robot.{a}." for a in arms))
+    ]
+    if findings:
+        raise ConnectionError(" ".join(finding.message for finding in findings))
+    for arm in arms:
+        bus = robot.buses[arm]
+        bus.set_torque(False)
+        bus.set_calibration(None)
+        name, kind = arm.rsplit("_", 1)
+        path = robot._calibration_path(arm)
+        save_calibration(run_arm_calibration(bus, robot.robot_type, name, kind, ask), path)
+        logging.info("Calibration written to '%s'.", path)
+
+
+def prepare(robot, plan: Plan) -> None:
+    """Open the robot, show the preflight table, and energise it; ValueError (nothing moved) if anything is wrong."""
+    robot.open()
+    rows, findings = preflight(robot, plan)
+    print(format_table(rows, findings), flush=True)
+    errors = sum(finding.severity == "error" for finding in findings)
+    if errors:
+        raise ValueError(f"{errors} problems in the table above; torque was not switched on.")
+    robot.energise()
+
+
+def teleoperate(robot, cfg: TeleoperateControlConfig) -> None:
+    """Let the follower follow until the time is over or Ctrl-C."""
+    prepare(robot, Plan(fps=cfg.fps))
+    if hasattr(robot, "reset_scene"):
+        robot.reset_scene(robot.seed)
+    control_loop(robot, cfg.teleop_time_s, teleoperate=True, display_data=cfg.display_data, fps=cfg.fps)
+
+
+# --- record -------------------------------------------------------------------------------------------------------
+
+
+def record(robot, cfg: RecordControlConfig):
+    """Record episodes and return the dataset; what was saved stays, whatever ends the run."""
+    sanity_check_dataset_name(cfg.repo_id, cfg.policy)
+    dataset = _existing_dataset(cfg)
+    policy = _load_policy(cfg, robot.robot_type)
+    fps = cfg.fps or (dataset.fps if dataset else DEFAULT_FPS)
+    prepare(robot, _plan(cfg, dataset, policy, fps))
+    dataset = dataset or _new_dataset(robot, cfg, fps)
+    listener, events = init_keyboard_listener()
+    try:
+        _record_episodes(robot, cfg, dataset, policy, fps, events)
+    finally:
+        if dataset.has_pending_frames():
+            dataset.clear_episode_buffer()
+        dataset.stop_image_writer()
+        if listener is not None:
+            listener.stop()
+    log_say("Stop recording", cfg.play_sounds, blocking=True)
+    robot.disconnect()
+    if cfg.push_to_hub:
+        _push(dataset, cfg)
+    log_say("Exiting", cfg.play_sounds)
+    return dataset
+
+
+def _existing_dataset(cfg: RecordControlConfig):
+    root = Path(cfg.root) if cfg.root else HF_LEROBOT_HOME / cfg.repo_id
+    if not cfg.resume:
+        if root.exists():
+            raise FileExistsError(
+                f"'{root}' exists: add --control.resume=true to continue it, or choose another folder."
+            )
+        return None
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+
+    return LeRobotDataset(cfg.repo_id, root=cfg.root)
+
+
+def _new_dataset(robot, cfg: RecordControlConfig, fps: float):
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+    from lerobot.common.datasets.utils import write_info
+
+    dtype = "video" if cfg.video else "image"
+    features = {**robot.motor_features, **{k: {**f, "dtype": dtype} for k, f in robot.camera_features.items()}}
+    dataset = LeRobotDataset.create(
+        cfg.repo_id,
+        fps,
+        root=cfg.root,
+        robot_type=robot.robot_type,
+        features={key: {k: v for k, v in f.items() if k != "info"} for key, f in features.items()},
+        use_videos=cfg.video,
+        image_writer_processes=0 if cfg.video else cfg.num_image_writer_processes,
+        image_writer_threads=0 if cfg.video else cfg.num_image_writer_threads_per_camera * max(1, robot.num_cameras),
+    )
+    dataset.meta.info["units"] = robot.units
+    if hasattr(robot, "dataset_info"):
+        dataset.meta.info["sim"] = robot.dataset_info
+    write_info(dataset.meta.info, dataset.root)
+    return dataset
+
+
+def _record_episodes(robot, cfg: RecordControlConfig, dataset, policy, fps: float, events) -> None:
+    log_say("Warmup record", cfg.play_sounds)
+    if cfg.warmup_time_s > 0:
+        warmup_record(robot, events, policy is None, cfg.warmup_time_s, cfg.display_data, fps)
+    starts: list[np.ndarray] = []
+    recorded, simulated = 0, hasattr(robot, "reset_scene")
+    seed = robot.seed if simulated else None
+    while recorded < cfg.num_episodes:
+        if simulated:
+            robot.reset_scene(seed)
+        log_say(f"Recording episode {dataset.meta.total_episodes}", cfg.play_sounds)
+        pace, drops = Pace(fps), {name: camera.drops for name, camera in robot.cameras.items()}
+        stop_when = (lambda: robot.success) if simulated else None
+        task = robot.task if simulated and cfg.single_task == "scene" else cfg.single_task
+        record_episode(
+            robot,
+            dataset,
+            events,
+            cfg.episode_time_s,
+            cfg.display_data,
+            policy,
+            fps,
+            task,
+            pace=pace,
+            stop_when=stop_when,
+        )
+        report = _review(robot, dataset, fps, pace, starts, drops)
+        print(report, flush=True)
+        more = recorded + 1 < cfg.num_episodes or events["rerecord_episode"]
+        if not events["stop_recording"] and more and not simulated and cfg.reset_time_s > 0:
+            log_say("Reset the environment", cfg.play_sounds)
+            reset_environment(robot, events, cfg.reset_time_s, fps)
+        if events["rerecord_episode"]:
+            log_say("Re-record episode", cfg.play_sounds)
+            events["rerecord_episode"] = events["exit_early"] = False
+            dataset.clear_episode_buffer()
+            continue
+        starts.append(np.array(dataset.episode_buffer["observation.state"][0]))
+        outcome = {"seed": seed, "success": robot.success} if simulated else {}
+        dataset.save_episode()
+        _write_report(dataset, robot, pace, report, outcome)
+        recorded += 1
+        seed = seed + 1 if simulated else None
+        if events["stop_recording"]:
+            return
+
+
+def _review(robot, dataset, fps, pace: Pace, starts, drops_before):
+    envelopes = robot.envelopes.values()
+    drops = {name: camera.drops - drops_before[name] for name, camera in robot.cameras.items()}
+    return review_episode(
+        dataset.episode_buffer,
+        fps,
+        pace,
+        robot.motor_features["action"]["names"],
+        np.concatenate([e.limits.low for e in envelopes]),
+        np.concatenate([e.limits.high for e in envelopes]),
+        starts,
+        drops,
+    )
+
+
+def _write_report(dataset, robot, pace: Pace, report, outcome: dict) -> None:
+    """Add a line on the saved episode to the file beside the dataset."""
+    interventions = {name: envelope.interventions() for name, envelope in robot.envelopes.items()}
+    line = {
+        "episode": dataset.meta.total_episodes - 1,
+        **report.numbers,
+        **pace.summary(),
+        **outcome,
+        "safety": interventions,
+        "bus": {name: bus.counters.to_dict() for name, bus in robot.follower_arms.items()},
+        "findings": [finding.to_dict() for finding in report.findings],
+    }
+    path = dataset.root.parent / f"{dataset.root.name}.{REPORT_NAME}"
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _push(dataset, cfg: RecordControlConfig) -> None:
+    from huggingface_hub import HfApi, get_token
+
+    if get_token() is None:
+        logging.info("Not uploaded: not logged in to the hub (huggingface-cli login; --control.push_to_hub=false).")
+        return
+    if dataset.meta.total_episodes == 0:
+        return
+    if hasattr(dataset, "push_to_hub"):
+        dataset.push_to_hub(tags=cfg.tags, private=cfg.private)
+        return
+    api = HfApi()
+    api.create_repo(cfg.repo_id, private=cfg.private, repo_type="dataset", exist_ok=True)
+    api.upload_folder(repo_id=cfg.repo_id, folder_path=dataset.root, repo_type="dataset")
+
+
+# --- policies -----------------------------------------------------------------------------------------------------
+
+
+def _load_policy(cfg: RecordControlConfig, robot_type: str) -> PolicyRunner | None:
+    if cfg.policy is None:
+        return None
+    from lerobot.common.policies.factory import get_policy_class, make_pre_post_processors
+
+    path = cfg.policy.pretrained_path
+    if not path:
+        raise ValueError("A policy without training does not move an arm: --control.policy.path=CHECKPOINT.")
+    policy = get_policy_class(cfg.policy.type).from_pretrained(path, config=cfg.policy)
+    preprocessor, postprocessor = make_pre_post_processors(cfg.policy, path)
+    return PolicyRunner(policy, preprocessor, postprocessor, robot_type)
+
+
+def _plan(cfg: RecordControlConfig, dataset, policy: PolicyRunner | None, fps: float) -> Plan:
+    plan = Plan(fps=fps, dataset_meta=dataset.meta if dataset else None, task=cfg.single_task)
+    if policy is not None:
+        plan.policy_config = policy.policy.config
+        plan.statistics = _statistics(policy.postprocessor)
+        plan.overlay_dir = Path("outputs/ghost") / cfg.repo_id.split("/")[1]
+    return plan
+
+
+def _statistics(postprocessor) -> dict:
+    """Statistics of the step that turns a policy's numbers into joint values."""
+    for step in postprocessor.steps:
+        if getattr(step, "stats", None):
+            return {key: {k: np.asarray(v) for k, v in value.items()} for key, value in step.stats.items()}
+    return {}
+
+
+# --- replay -------------------------------------------------------------------------------------------------------
+
+
+def replay(robot, cfg: ReplayControlConfig) -> None:
+    """Glide to the first recorded action, then send the episode's actions at its rate."""
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+
+    dataset = LeRobotDataset(cfg.repo_id, root=cfg.root, episodes=[cfg.episode], download_videos=False)
+    actions = dataset.table["action"]
+    fps = cfg.fps or dataset.fps
+    if robot.cameras:
+        robot.cameras = {}  # nothing is looked at
+    prepare_replay(robot, dataset, fps, cfg)
+    _glide_to(robot, actions[0].numpy())
+    robot.set_rate(fps)
+    log_say("Replaying episode", cfg.play_sounds, blocking=True)
+    pace = Pace(fps)
+    with watching(robot):
+        for action in actions:
+            start = robot.clock.now()
+            robot.send_action(action)
+            pace.tick(start, robot.clock.now() - start)
+            robot.clock.wait(1 / fps - (robot.clock.now() - start))
+    logging.info("Replayed %d frames: %s", len(actions), pace.summary())
+
+
+def prepare_replay(robot, dataset, fps: float, cfg: ReplayControlConfig) -> None:
+    """`prepare`, comparing joints and units, not cameras."""
+    from lerobot.common.checks.robot import check_units
+
+    mismatch = check_units(robot.units, dataset.meta.info.get("units", "legacy"), "dataset")
+    if mismatch:
+        raise ValueError(mismatch[0].message + " " + mismatch[0].fix)
+    names = dataset.features["action"]["shape"]
+    if tuple(names) != tuple(robot.motor_features["action"]["shape"]):
+        raise ValueError(
+            f"The dataset's actions have {names[0]} joints, the robot {robot.motor_features['action']['shape'][0]}."
+        )
+    prepare(robot, Plan(fps=fps))
+    if hasattr(robot, "reset_scene"):
+        seed = dataset.meta.info.get("sim", {}).get("seed")
+        robot.reset_scene(robot.seed if seed is None else seed + cfg.episode)
+
+
+def _glide_to(robot, target: np.ndarray) -> None:
+    first, targets, longest = 0, {}, 0.0
+    for name, bus in robot.follower_arms.items():
+        targets[name] = target[first : first + len(bus.motors)]
+        longest = max(longest, float(np.abs(targets[name] - robot.envelopes[name].commanded).max()))
+        first += len(bus.motors)
+    robot.glide(targets, 1.5 * longest / ALIGN_SPEED)
+
+
+@contextmanager
+def watching(robot):
+    """While a motion lasts, servos and supervisor notice when goals stop coming."""
+    robot.watch(True)
+    try:
+        yield
+    finally:
+        if robot.is_connected:
+            robot.watch(False)

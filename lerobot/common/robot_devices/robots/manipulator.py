@@ -1,0 +1,453 @@
+"""Leader and follower arms with cameras: opened without torque, checked, energised, and always let go of.
+
+`open` opens ports and cameras, `energise` calibrates, configures and switches torque on, `connect` does both. Every
+goal for a follower passes the safety envelope. Whatever ends a run, `disconnect` lands the arm and switches torque off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lerobot.common.checks.finding import Finding
+from lerobot.common.robot_devices.cameras.utils import make_cameras_from_configs
+from lerobot.common.robot_devices.motors.calibration import (
+    DEGREE,
+    LINEAR,
+    load_calibration,
+    save_calibration,
+    shift_turns,
+    turns_into_window,
+)
+from lerobot.common.robot_devices.motors.control_table import (
+    CURRENT_POSITION_MODE,
+    EXTENDED_POSITION_MODE,
+    STEPS_PER_DEGREE,
+    VELOCITY_UNIT,
+    WATCHDOG_UNIT,
+)
+from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
+from lerobot.common.robot_devices.motors.utils import make_motors_buses_from_configs
+from lerobot.common.robot_devices.robots.configs import (
+    MECHANICAL_HIGH,
+    MECHANICAL_LOW,
+    ManipulatorRobotConfig,
+    calibration_folder,
+)
+from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
+from lerobot.common.robot_devices.safety import EnvelopeConfig, JointLimits, SafetyEnvelope, Unlimited
+from lerobot.common.robot_devices.supervisor import Supervision
+from lerobot.common.robot_devices.utils import DeviceAlreadyConnectedError, DeviceNotConnectedError, RealClock
+
+KOCH_PRESET = {"Position_P_Gain": 1500, "Position_I_Gain": 0, "Position_D_Gain": 600}  # elbow_flex
+FPS = 30
+OUTSIDE = 20.0  # degrees beyond the mechanical range at which a pose cannot be believed
+PROFILE_ROOM = 1.5  # the servo's own speed limit over the envelope's
+WATCHDOG_S = 2.5  # the servos stop by themselves after this long without an instruction (2.54 is their most)
+
+
+class ManipulatorRobot:
+    """`config` names arms and cameras; `safety` False only refuses targets that are not finite.
+
+    Vectors run over the followers in the configured order; values are those of the calibration (legacy: degrees).
+    """
+
+    def __init__(self, config: ManipulatorRobotConfig, envelope: EnvelopeConfig | None = None, safety: bool = True):
+        self.config, self.robot_type = config, config.type
+        self.envelope_config, self.safety = envelope or EnvelopeConfig(), safety
+        self.leader_arms = make_motors_buses_from_configs(config.leader_arms)
+        self.follower_arms = make_motors_buses_from_configs(config.follower_arms)
+        self.cameras = make_cameras_from_configs(config.cameras)
+        self.calibration_dir = Path(config.calibration_dir or calibration_folder(config.type))
+        self.clock = RealClock()
+        self.envelopes: dict[str, SafetyEnvelope] = {}
+        self.resting: dict[str, np.ndarray] = {}  # where each follower lay before torque was switched on
+        self.supervision: Supervision | None = None
+        self.is_connected = self.is_open = False
+        self.findings: list[Finding] = []
+        self.logs: dict = {}
+        self._watched, self._last_command = False, 0.0
+
+    # -- what it has ---------------------------------------------------------------------------------------------
+
+    @property
+    def motor_features(self) -> dict[str, dict]:
+        """`action` and `observation.state` as a dataset has them."""
+        names = [f"{arm}_{motor}" for arm, bus in self.follower_arms.items() for motor in bus.motors]
+        feature = {"dtype": "float32", "shape": (len(names),), "names": names}
+        return {"action": feature, "observation.state": dict(feature)}
+
+    @property
+    def camera_features(self) -> dict[str, dict]:
+        """`observation.images.<name>` per camera."""
+        names = ["height", "width", "channels"]
+        return {
+            f"observation.images.{name}": {"shape": (camera.height, camera.width, 3), "names": names, "info": None}
+            for name, camera in self.cameras.items()
+        }
+
+    @property
+    def features(self) -> dict[str, dict]:
+        """All features of a recorded frame."""
+        return {**self.motor_features, **self.camera_features}
+
+    @property
+    def has_camera(self) -> bool:
+        """Whether there is any camera."""
+        return bool(self.cameras)
+
+    @property
+    def num_cameras(self) -> int:
+        """Number of cameras."""
+        return len(self.cameras)
+
+    @property
+    def available_arms(self) -> list[str]:
+        """Ids for `--control.arms`, followers first."""
+        return [f"{name}_follower" for name in self.follower_arms] + [f"{name}_leader" for name in self.leader_arms]
+
+    @property
+    def buses(self) -> dict[str, DynamixelMotorsBus]:
+        """Every bus by its arm id."""
+        return dict(zip(self.available_arms, [*self.follower_arms.values(), *self.leader_arms.values()], strict=True))
+
+    @property
+    def units(self) -> str:
+        """How joint values are to be read: legacy (degrees), deg_percent (gripper in percent) or normalized."""
+        modes = [mode for bus in self.follower_arms.values() for mode in (bus.calibration or {}).get("calib_mode", [])]
+        if all(mode == DEGREE for mode in modes):
+            return "legacy"
+        return "deg_percent" if set(modes) <= {DEGREE, LINEAR} else "normalized"
+
+    # -- connection ----------------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Open, check the motors and energise; on any failure everything is let go of again."""
+        self.open()
+        try:
+            findings = [finding for finding in self.check() if finding.severity == "error"]
+            if findings:
+                raise ConnectionError(" ".join(f"{finding.message} {finding.fix}".strip() for finding in findings))
+            self.energise()
+        except BaseException:
+            self.disconnect()
+            raise
+
+    def open(self) -> list[Finding]:
+        """Open every port and camera, torque untouched; what cannot be opened is a finding, or raised by `connect`."""
+        if self.is_open:
+            raise DeviceAlreadyConnectedError("The robot is already connected.")
+        if not (self.leader_arms or self.follower_arms or self.cameras):
+            raise ValueError("The robot has neither arms nor cameras: nothing to connect.")
+        self.is_open, self.findings = True, []
+        for name, bus in self.buses.items():
+            self._try(f"robot.{name}.port", bus.connect)
+        for name, camera in self.cameras.items():
+            self._try(f"robot.camera.{name}", camera.connect)
+        return self.findings
+
+    def _try(self, code: str, action) -> None:
+        try:
+            action()
+        except (OSError, ValueError) as e:
+            self.findings.append(Finding(code, "error", str(e)))
+
+    def check(self) -> list[Finding]:
+        """What is wrong with ports, cameras, motors and calibration files; nothing moves."""
+        from lerobot.common.checks.robot import check_calibration, check_motors
+
+        found = list(self.findings)
+        for name, bus in self.buses.items():
+            if bus.is_connected:
+                found += check_motors(name, bus)
+            found += check_calibration(name, self._calibration_path(name), bus)
+        return found
+
+    def energise(self, calibrate: bool = True) -> None:
+        """Torque off, calibrate, find the present pose, configure, and switch the followers' torque on."""
+        for bus in self.buses.values():
+            bus.set_torque(False)
+        if calibrate:
+            self.load_calibrations()
+        for bus in self.buses.values():
+            self._apply_preset(bus)  # a change of mode can cost a servo its count of turns
+        for name, bus in self.buses.items():
+            self._undo_slipped_turns(name, bus)
+        for name, bus in self.follower_arms.items():
+            self._make_envelope(name, bus)
+            self._limit_motors(name, bus)
+        if self.config.supervise and self.follower_arms:
+            self.supervision = Supervision.start(self)
+        for bus in self.follower_arms.values():
+            bus.set_torque(True)
+        if self.config.gripper_open_degree is not None:
+            for bus in self.leader_arms.values():
+                bus.set_torque(True, "gripper")
+                bus.write("Goal_Position", self.config.gripper_open_degree, "gripper")
+        self.is_connected = True
+
+    def load_calibrations(self) -> None:
+        """Read every arm's calibration file, or make it by hand where there is none."""
+        for name, bus in self.buses.items():
+            path = self._calibration_path(name)
+            if path.exists():
+                bus.set_calibration(load_calibration(path, bus.motors))
+            else:
+                arm, kind = name.rsplit("_", 1)
+                logging.info("There is no calibration '%s': it is made now.", path)
+                bus.set_calibration(None)
+                calibration = run_arm_calibration(bus, self.robot_type, arm, kind)
+                save_calibration(calibration, path)
+                bus.set_calibration(calibration)
+
+    def _calibration_path(self, arm_id: str) -> Path:
+        return self.calibration_dir / f"{arm_id}.json"
+
+    def _mechanical(self, bus: DynamixelMotorsBus) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest value of each joint in the units of its calibration."""
+        low, high = np.array(MECHANICAL_LOW), np.array(MECHANICAL_HIGH)
+        for index, name in enumerate(bus.motor_names):
+            mode = bus.calibration["calib_mode"][bus.calibration["motor_names"].index(name)]
+            if mode not in (DEGREE, "DEGREES"):
+                low[index], high[index] = (-100.0, 100.0) if mode == "RANGE_M100_100" else (0.0, 100.0)
+        return low, high
+
+    def _undo_slipped_turns(self, name: str, bus: DynamixelMotorsBus) -> None:
+        """Bring joints that slipped by whole turns back into their mechanical range; ConnectionError if none fits."""
+        low, high = self._mechanical(bus)
+        present = bus.read("Present_Position")
+        degrees = [bus.calibration["calib_mode"][bus.calibration["motor_names"].index(m)] == DEGREE for m in bus.motors]
+        turns = np.where(degrees, turns_into_window(present, low, high), 0)
+        if turns.any():
+            slipped = {motor: int(turn) for motor, turn in zip(bus.motors, turns, strict=True) if turn}
+            logging.warning("%s slipped by whole turns, corrected: %s.", name, slipped)
+            shift_turns(bus.calibration, slipped)
+            present = bus.read("Present_Position")
+        wrong = (present < low - OUTSIDE) | (present > high + OUTSIDE)
+        if wrong.any():
+            where = {m: round(float(v), 1) for m, v, bad in zip(bus.motors, present, wrong, strict=True) if bad}
+            raise ConnectionError(
+                f"{name} reads {where}, which the arm cannot reach: it was calibrated differently, or moved by more "
+                "than a turn. Torque stays off. Calibrate again: --control.type=calibrate."
+            )
+
+    def _apply_preset(self, bus: DynamixelMotorsBus) -> None:
+        body = [name for name in bus.motors if name != "gripper"]
+        bus.write("Operating_Mode", EXTENDED_POSITION_MODE, body)
+        if "gripper" in bus.motors:
+            bus.write("Operating_Mode", CURRENT_POSITION_MODE, "gripper")
+        if bus in self.follower_arms.values() and "elbow_flex" in bus.motors:
+            for register, value in KOCH_PRESET.items():
+                bus.write(register, value, "elbow_flex")
+
+    def _make_envelope(self, name: str, bus: DynamixelMotorsBus) -> None:
+        low, high = self._mechanical(bus)
+        config = self.envelope_config
+        if config.dataset_root:
+            limits = JointLimits.of_dataset(config.dataset_root, bus.motor_names, low, high, config.margin)
+        else:
+            limits = JointLimits.of_arm(bus.motor_names, low, high, config)
+        kind = SafetyEnvelope if self.safety else Unlimited
+        self.envelopes[name] = kind(limits, 1 / FPS, config)
+        self.resting[name] = bus.read("Present_Position")
+        self.envelopes[name].engage(self.resting[name])
+
+    def _limit_motors(self, name: str, bus: DynamixelMotorsBus) -> None:
+        """What the servos themselves can guarantee: speed, gripper current."""
+        if not self.safety:
+            return
+        for motor, speed in zip(bus.motors, self.envelopes[name].limits.speed, strict=True):
+            share = speed / self._units_per_degree(bus, motor)
+            bus.write("Profile_Velocity", max(1, round(share * PROFILE_ROOM / VELOCITY_UNIT)), motor)
+        if "gripper" in bus.motors:
+            bus.write("Goal_Current", self.envelope_config.gripper_current, "gripper")
+
+    def _units_per_degree(self, bus: DynamixelMotorsBus, motor: str) -> float:
+        index = bus.calibration["motor_names"].index(motor)
+        mode = bus.calibration["calib_mode"][index]
+        if mode in (DEGREE, "DEGREES"):
+            return 1.0
+        steps = abs(bus.calibration["end_pos"][index] - bus.calibration["start_pos"][index])
+        return (200.0 if mode == "RANGE_M100_100" else 100.0) / (steps / STEPS_PER_DEGREE)
+
+    def watch(self, on: bool) -> None:
+        """A motion begins or ends: while it lasts, servos and supervisor notice when goals stop coming."""
+        self._watched = on
+        for bus in self.follower_arms.values():
+            bus.write("Bus_Watchdog", 0)  # a servo that has stopped takes goals again only after this
+            if on:
+                bus.write("Bus_Watchdog", round(WATCHDOG_S / WATCHDOG_UNIT))
+        if self.supervision is not None:
+            (self.supervision.arm if on else self.supervision.disarm)()
+
+    # -- moving --------------------------------------------------------------------------------------------------
+
+    def set_rate(self, fps: float | None) -> None:
+        """Tell the envelopes how long a tick is."""
+        for envelope in self.envelopes.values():
+            envelope.period = 1 / (fps or FPS)
+
+    def engage(self) -> None:
+        """Start a motion from where the followers are."""
+        for name, bus in self.follower_arms.items():
+            self.envelopes[name].engage(bus.read("Present_Position"))
+
+    def leader_positions(self) -> dict[str, np.ndarray]:
+        """Joint values of each leader."""
+        positions = {}
+        for name, bus in self.leader_arms.items():
+            start = time.perf_counter()
+            positions[name] = bus.read("Present_Position")
+            self.logs[f"read_leader_{name}_pos_dt_s"] = time.perf_counter() - start
+        return positions
+
+    def follower_positions(self) -> np.ndarray:
+        """Joint values of all followers, float32 (S,)."""
+        positions = []
+        for name, bus in self.follower_arms.items():
+            start = time.perf_counter()
+            positions.append(bus.read("Present_Position"))
+            self.logs[f"read_follower_{name}_pos_dt_s"] = time.perf_counter() - start
+        return np.concatenate(positions) if positions else np.zeros(0, np.float32)
+
+    def teleop_step(self, record_data: bool = False) -> tuple[dict, dict] | None:
+        """Let the followers follow; with `record_data` (observation, action), the state measured after the goal."""
+        self._require()
+        leaders = self.leader_positions()
+        sent = [self._command(name, bus, leaders[name]) for name, bus in self.follower_arms.items()]
+        if not record_data:
+            return None
+        return self.capture_observation(), {"action": torch.from_numpy(np.concatenate(sent))}
+
+    def capture_observation(self) -> dict[str, torch.Tensor]:
+        """State float32 (S,) and pictures uint8 (H, W, 3); StaleFrameError for a frozen camera."""
+        self._require()
+        observation = {"observation.state": torch.from_numpy(self.follower_positions())}
+        for name, camera in self.cameras.items():
+            start = time.perf_counter()
+            picture = camera.async_read()
+            observation[f"observation.images.{name}"] = torch.from_numpy(np.array(picture))
+            self.logs[f"read_camera_{name}_dt_s"] = camera.logs.get("delta_timestamp_s", 0.0)
+            self.logs[f"async_read_camera_{name}_dt_s"] = time.perf_counter() - start
+        return observation
+
+    def send_action(self, action: torch.Tensor) -> torch.Tensor:
+        """Send targets (A,) through the envelope; returns what was sent."""
+        self._require()
+        sent, first = [], 0
+        for name, bus in self.follower_arms.items():
+            last = first + len(bus.motors)
+            sent.append(self._command(name, bus, np.asarray(action[first:last], dtype=np.float64)))
+            first = last
+        return torch.from_numpy(np.concatenate(sent))
+
+    def hold(self) -> torch.Tensor:
+        """Send the last commands again; returns them."""
+        return self.send_action(np.concatenate([envelope.commanded for envelope in self.envelopes.values()]))
+
+    def _command(self, name: str, bus: DynamixelMotorsBus, target: np.ndarray) -> np.ndarray:
+        start = time.perf_counter()
+        if self._watched and start - self._last_command > WATCHDOG_S:
+            self.watch(True)  # a long inference: the servos have stopped and are told to listen again
+        self._last_command = start
+        goal = self.envelopes[name].limit(target, self.clock.now())
+        if self.config.max_relative_target is not None:
+            goal = ensure_safe_goal_position(goal, bus.read("Present_Position"), self.config.max_relative_target)
+        bus.write("Goal_Position", goal)
+        if self.supervision is not None:
+            self.supervision.beat()
+        if bus.alerts:
+            raise ConnectionError(f"Hardware error of {bus.alerts} on {name}_follower: {self._errors(bus)}")
+        self.logs[f"write_follower_{name}_goal_pos_dt_s"] = time.perf_counter() - start
+        return goal
+
+    def _errors(self, bus: DynamixelMotorsBus) -> str:
+        with contextlib.suppress(ConnectionError):
+            return "; ".join(f"{motor}: {', '.join(h.errors)}" for motor, h in bus.health().items() if h.errors)
+        return "unknown"
+
+    def watch_health(self) -> list[Finding]:
+        """Supply, temperature and errors of every motor, as findings; called a few times a minute."""
+        from lerobot.common.checks.robot import check_health
+
+        return [finding for name, bus in self.buses.items() for finding in check_health(name, bus)]
+
+    def glide(self, targets: dict[str, np.ndarray], seconds: float) -> None:
+        """Move the followers to targets in that time, along straight lines in joint space."""
+        starts = {name: self.envelopes[name].commanded for name in targets}
+        ticks = max(1, round(seconds * FPS))
+        for tick in range(1, ticks + 1):
+            for name, target in targets.items():
+                share = tick / ticks
+                goal = starts[name] + (3 * share**2 - 2 * share**3) * (target - starts[name])
+                self.follower_arms[name].write("Goal_Position", goal.astype(np.float32))
+            if self.supervision is not None:
+                self.supervision.beat()
+            self.clock.wait(1 / FPS)
+        self.engage()
+
+    def land(self) -> None:
+        """Move the followers to where they lay before torque was switched on."""
+        if self.is_connected and self.resting:
+            self.watch(False)
+            self.engage()
+            self.glide(self.resting, self.envelope_config.landing_s)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def disconnect(self, land: bool = True) -> None:
+        """Land, switch torque off, and close everything; what fails on the way is logged."""
+        if not self.is_open:
+            raise DeviceNotConnectedError("The robot is not connected.")
+        if land and self.is_connected:
+            try:
+                self.land()
+            except (OSError, RuntimeError, KeyboardInterrupt) as e:  # a second Ctrl-C: do not wait for the landing
+                logging.error(
+                    "The arm was not landed (%s): its torque is switched off where it is.", e or "interrupted"
+                )
+        for envelope in self.envelopes.values():
+            logging.info("%s", envelope.summary())
+        for bus in self.buses.values():
+            if bus.is_connected:
+                bus.disconnect()
+        for camera in self.cameras.values():
+            if camera.is_connected:
+                camera.disconnect()
+        if self.supervision is not None:
+            self.supervision.finish()
+            self.supervision = None
+        self.envelopes, self.resting = {}, {}
+        self.is_connected = self.is_open = False
+
+    def __enter__(self) -> ManipulatorRobot:
+        self.connect()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.is_open:
+            self.disconnect()
+
+    def __del__(self):
+        if getattr(self, "is_open", False):
+            with contextlib.suppress(Exception):  # the interpreter may be half gone
+                self.disconnect(land=False)
+
+    def _require(self) -> None:
+        if not self.is_connected:
+            raise DeviceNotConnectedError("The robot is not connected; call connect() first.")
+
+
+def ensure_safe_goal_position(goal: np.ndarray, present: np.ndarray, most: float | list[float]) -> np.ndarray:
+    """`goal` no further than `most` (one number, or one per joint) from `present`, with a warning when it was."""
+    safe = present + np.clip(goal - present, -np.asarray(most), np.asarray(most))
+    if not np.allclose(safe, goal):
+        logging.warning(
+            "Goals held near the arm: asked %s, sent %s.", (goal - present).tolist(), (safe - present).tolist()
+        )
+    return safe.astype(np.float32)

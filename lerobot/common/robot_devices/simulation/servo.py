@@ -1,0 +1,272 @@
+"""One Dynamixel X servo: its registers, what writing them does, and a plain model of the motor behind them.
+
+Registers follow the ROBOTIS e-manual for XL430-W250 and XL330. `shaft` is the turned angle in steps; whoever simulates
+a mechanism sets it, otherwise `tick` moves it towards the goal.
+"""
+
+from __future__ import annotations
+
+from lerobot.common.robot_devices.motors.control_table import (
+    CONTROL_TABLE,
+    CURRENT_POSITION_MODE,
+    EEPROM_END,
+    EXTENDED_POSITION_MODE,
+    MODELS,
+    POSITION_MODE,
+    RESOLUTION,
+    SIGNED,
+    STEPS_PER_DEGREE,
+    TABLE_SIZE,
+    VELOCITY_UNIT,
+    WATCHDOG_UNIT,
+    to_signed,
+)
+
+RESULT_FAIL, INSTRUCTION_ERROR, RANGE_ERROR, LENGTH_ERROR, LIMIT_ERROR, ACCESS_ERROR = 1, 2, 4, 5, 6, 7
+ALERT = 0x80
+READ_ONLY = {
+    "Model_Number",
+    "Model_Information",
+    "Firmware_Version",
+    "Hardware_Error_Status",
+    "Registered_Instruction",
+    "Realtime_Tick",
+    "Moving",
+    "Moving_Status",
+    "Velocity_Trajectory",
+    "Position_Trajectory",
+    *(name for name in CONTROL_TABLE if name.startswith("Present_")),
+}
+OPERATING_MODES = {1060: {1, 3, 4, 16}, 1190: {0, 1, 3, 4, 5, 16}, 1200: {0, 1, 3, 4, 5, 16}}
+FACTORY = {
+    "Firmware_Version": 45,
+    "Baud_Rate": 3,
+    "Return_Delay_Time": 250,
+    "Operating_Mode": POSITION_MODE,
+    "Secondary_ID": 255,
+    "Protocol_Type": 2,
+    "Moving_Threshold": 10,
+    "PWM_Limit": 885,
+    "Max_Position_Limit": RESOLUTION - 1,
+    "Status_Return_Level": 2,
+    "Goal_PWM": 885,
+    "Present_Temperature": 32,
+}
+CURRENT_LIMIT = 1750
+WATCHDOG_TRIPPED = 0xFF
+MOST_STEPS = 1_048_575
+VOLTAGE_BIT, HEAT_BIT, OVERLOAD_BIT = 0, 2, 5
+FASTEST = 360.0 * STEPS_PER_DEGREE  # steps per second of an unloaded motor
+REGISTER_AT = {address: (name, size) for name, (address, size) in CONTROL_TABLE.items()}
+
+
+class Servo:
+    """Registers and motor of one servo.
+
+    `read` and `write` are what packets do; `set` and `get` are for the simulation and skip the access rules.
+    """
+
+    def __init__(self, motor: int, model: str, shaft: float = RESOLUTION / 2):
+        self.model = MODELS[model]
+        self.shaft = float(shaft)
+        self.memory = bytearray(TABLE_SIZE)
+        self.muted = False  # the servo vanished: it neither hears nor answers
+        self.idle_s = 0.0  # since the last instruction on the bus
+        self.goal_writes = 0
+        self._factory(motor)
+
+    def _factory(self, motor: int) -> None:
+        self.set("Model_Number", self.model.number)
+        self.set("ID", motor)
+        for name, value in FACTORY.items():
+            self.set(name, value)
+        self.set("Temperature_Limit", self.model.hottest)
+        self.set("Min_Voltage_Limit", round(self.model.volts[0] * 10))
+        self.set("Max_Voltage_Limit", round(self.model.volts[1] * 10))
+        self.set("Present_Input_Voltage", 120 if self.model.number == 1060 else 50)
+        self.set("Shutdown", self.model.shutdown)
+        if self.model.has_current:
+            self.set("Current_Limit", CURRENT_LIMIT)
+        self._mode_defaults()
+        self.sense()
+
+    # -- registers as the simulation sees them -------------------------------------------------------------------
+
+    @property
+    def motor(self) -> int:
+        """The id that the servo answers to."""
+        return self.get("ID")
+
+    @property
+    def torque(self) -> bool:
+        """Whether the motor is energised."""
+        return bool(self.get("Torque_Enable"))
+
+    @property
+    def goal(self) -> int:
+        """Goal_Position in steps of the shaft."""
+        return self.get("Goal_Position") - self._offset
+
+    def get(self, name: str) -> int:
+        """A register's number."""
+        address, size = CONTROL_TABLE[name]
+        value = int.from_bytes(self.memory[address : address + size], "little")
+        return to_signed(value, size) if name in SIGNED else value
+
+    def set(self, name: str, value: int) -> None:
+        """Put a number into a register, whatever its access rule."""
+        address, size = CONTROL_TABLE[name]
+        self.memory[address : address + size] = (int(value) & (1 << 8 * size) - 1).to_bytes(size, "little")
+
+    @property
+    def _offset(self) -> int:
+        offset = self.get("Homing_Offset")
+        return 0 if self.get("Operating_Mode") == POSITION_MODE and abs(offset) > 1024 else offset
+
+    # -- instructions --------------------------------------------------------------------------------------------
+
+    @property
+    def alert(self) -> int:
+        """The alert bit of every status packet."""
+        return ALERT if self.get("Hardware_Error_Status") else 0
+
+    def read(self, address: int, length: int) -> tuple[int, bytes]:
+        """Error byte and data."""
+        if address + length > TABLE_SIZE or length == 0:
+            return LENGTH_ERROR | self.alert, b""
+        return self.alert, bytes(self.memory[address : address + length])
+
+    def write(self, address: int, data: bytes) -> int:
+        """Error byte; nothing changes where it is not 0."""
+        name, size = REGISTER_AT.get(address, (None, 0))
+        if name is None or name in READ_ONLY:
+            return ACCESS_ERROR | self.alert
+        if len(data) != size:
+            return LENGTH_ERROR | self.alert
+        value = int.from_bytes(data, "little")
+        value = to_signed(value, size) if name in SIGNED else value
+        error = self._refusal(name, address, value)
+        if not error:
+            self._accept(name, value)
+        return error | self.alert
+
+    def _refusal(self, name: str, address: int, value: int) -> int:
+        absent = {"Goal_Current", "Current_Limit"} if not self.model.has_current else set()
+        if name in absent | {"Acceleration_Limit"}:
+            return ACCESS_ERROR
+        if address < EEPROM_END and self.torque:
+            return ACCESS_ERROR
+        if name.startswith("Goal_") and self.get("Bus_Watchdog") == WATCHDOG_TRIPPED:
+            return RANGE_ERROR
+        if name == "Torque_Enable" and value and self.get("Hardware_Error_Status"):
+            return RESULT_FAIL
+        if name == "Operating_Mode" and value not in OPERATING_MODES[self.model.number]:
+            return RANGE_ERROR
+        if name == "Goal_Position":
+            low, high = self._goal_range()
+            return 0 if low <= value <= high else RANGE_ERROR
+        if name == "Goal_Current" and abs(value) > self.get("Current_Limit"):
+            return LIMIT_ERROR
+        return 0
+
+    def _goal_range(self) -> tuple[int, int]:
+        if self.get("Operating_Mode") == POSITION_MODE:
+            return self.get("Min_Position_Limit"), self.get("Max_Position_Limit")
+        return -MOST_STEPS, MOST_STEPS
+
+    def _accept(self, name: str, value: int) -> None:
+        mode_before = self.get("Operating_Mode")
+        self.set(name, value)
+        if name == "Operating_Mode" and value != mode_before:
+            self._mode_defaults()
+            if value in (POSITION_MODE, EXTENDED_POSITION_MODE):
+                self._collapse_turns()
+        elif name == "Torque_Enable" and value:
+            if mode_before == POSITION_MODE:
+                self._collapse_turns()
+            self.set("Goal_Position", self.get("Present_Position"))
+        elif name == "Goal_Position":
+            self.goal_writes += 1
+        self.sense()
+
+    def _mode_defaults(self) -> None:
+        proportional, integral, derivative = self.model.position_gains
+        self.set("Position_P_Gain", proportional)
+        self.set("Position_I_Gain", integral)
+        self.set("Position_D_Gain", derivative)
+        self.set("Profile_Velocity", 0)
+        self.set("Profile_Acceleration", 0)
+        self.set("Goal_PWM", self.get("PWM_Limit"))
+        if self.model.has_current:
+            self.set("Goal_Current", self.get("Current_Limit"))
+
+    def _collapse_turns(self) -> None:
+        """The turn counter is lost: the servo knows its angle within one revolution only."""
+        self.shaft %= RESOLUTION
+
+    def reboot(self) -> None:
+        """Power-on state: RAM at its defaults, errors cleared, torque off, turns forgotten."""
+        self.memory[EEPROM_END:] = bytes(TABLE_SIZE - EEPROM_END)
+        self.set("Status_Return_Level", 2)
+        self.set("Present_Temperature", FACTORY["Present_Temperature"])
+        self.set("Present_Input_Voltage", 120 if self.model.number == 1060 else 50)
+        self._mode_defaults()
+        self._collapse_turns()
+        self.sense()
+
+    # -- physics and faults --------------------------------------------------------------------------------------
+
+    def sense(self) -> None:
+        """Put the shaft's position into the registers."""
+        self.set("Present_Position", round(self.shaft) + self._offset)
+        self.set("Position_Trajectory", round(self.shaft) + self._offset)
+
+    def move_towards_goal(self, shaft: float, seconds: float) -> float:
+        """Where a motor at `shaft` gets in that time, limited by Profile_Velocity."""
+        profile = self.get("Profile_Velocity") * VELOCITY_UNIT * STEPS_PER_DEGREE
+        most = min(FASTEST, profile or FASTEST) * seconds
+        return shaft + min(max(self.goal - shaft, -most), most)
+
+    def tick(self, seconds: float) -> None:
+        """Let time pass: the watchdog runs, and a servo without a mechanism turns towards its goal."""
+        if self.torque:
+            self.shaft = self.move_towards_goal(self.shaft, seconds)
+        self.watch(seconds)
+        self.sense()
+
+    def watch(self, seconds: float) -> None:
+        """Let the bus watchdog run: without an instruction in its time the motor stops where it is."""
+        self.idle_s += seconds
+        limit = self.get("Bus_Watchdog")
+        if self.torque and 0 < limit < WATCHDOG_TRIPPED and self.idle_s > limit * WATCHDOG_UNIT:
+            self.set("Bus_Watchdog", WATCHDOG_TRIPPED)
+            self.set("Goal_Position", self.get("Present_Position"))
+
+    def trip(self, bit: int) -> None:
+        """A hardware error: torque goes off and stays off until a reboot."""
+        self.set("Hardware_Error_Status", self.get("Hardware_Error_Status") | 1 << bit)
+        if self.get("Shutdown") >> bit & 1:
+            self.set("Torque_Enable", 0)
+
+    def set_volts(self, volts: float) -> None:
+        """The supply; outside its limits the voltage error is raised."""
+        self.set("Present_Input_Voltage", round(volts * 10))
+        if not self.get("Min_Voltage_Limit") <= round(volts * 10) <= self.get("Max_Voltage_Limit"):
+            self.trip(VOLTAGE_BIT)
+
+    def slip(self, turns: int) -> None:
+        """The turn counter is off by whole turns."""
+        self.shaft += turns * RESOLUTION
+        self.sense()
+
+    @property
+    def stiffness(self) -> float:
+        """Position_P_Gain relative to the factory's."""
+        return self.get("Position_P_Gain") / self.model.position_gains[0]
+
+    @property
+    def current_limited(self) -> float:
+        """The share of its torque that the motor may use: Goal_Current in current-based position mode."""
+        if self.get("Operating_Mode") != CURRENT_POSITION_MODE:
+            return 1.0
+        return min(1.0, abs(self.get("Goal_Current")) / CURRENT_LIMIT)

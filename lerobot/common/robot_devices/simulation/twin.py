@@ -1,0 +1,185 @@
+"""The process of a simulated arm: physics, cameras, and both buses behind pseudo-terminals.
+
+Started by `TwinProcess`. Reads its options as one line of JSON; then serves the buses, and the requests of the program
+that started it. When that program is gone, time goes on by the clock until the torque is off.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from lerobot.common.envs.koch_sim.arm import REST_POSE
+from lerobot.common.envs.koch_sim.expert import KochExpert, Style
+from lerobot.common.envs.koch_sim.kinematics import OutOfReachError
+from lerobot.common.envs.koch_sim.scene import FPS
+from lerobot.common.envs.koch_sim.world import KochWorld
+from lerobot.common.robot_devices.simulation.faults import Faults
+from lerobot.common.robot_devices.simulation.messages import receive_message, send_message
+from lerobot.common.robot_devices.simulation.pty_server import PtyServer, ServoBus
+from lerobot.common.robot_devices.simulation.twin_arm import TwinFollower, TwinLeader
+
+ORPHAN_S = 30.0  # after its program died, the twin ends at the latest then
+REQUESTS = ("reset", "advance", "picture", "state", "pose", "fault")
+CATCH_UP = 3  # frames of physics at once when rendering was slower than time
+
+
+@dataclass
+class TwinOptions:
+    """What the twin simulates; `time` is realtime or lockstep (time passes when the program waits)."""
+
+    scene: str = "A"
+    seed: int = 0
+    time: str = "realtime"
+    leader: str = "expert"  # who moves the leader: expert or hold
+    calibration: str = "plain"
+    width: int = 640
+    height: int = 480
+    randomization: str = "none"
+    disturbance: float = 0.0
+    faults: dict[str, float] = field(default_factory=dict)
+
+
+class Twin:
+    """World, servos and requests of one simulated robot."""
+
+    def __init__(self, options: TwinOptions):
+        self.options = options
+        self.world = KochWorld(options.scene, options.width, options.height, options.randomization)
+        self.world.reset(options.seed)
+        self.follower = TwinFollower(self.world, options.calibration, options.disturbance)
+        self.leader = TwinLeader(options.calibration)
+        faults = Faults(**options.faults)
+        self.buses = [ServoBus(self.follower.servos, faults), ServoBus(self.leader.servos, faults)]
+        self.server = PtyServer(self.buses)
+        self.expert = KochExpert()
+        self.reset(options.seed)
+
+    # -- requests: each returns a header and a payload -----------------------------------------------------------
+
+    def reset(self, seed: int) -> tuple[dict, bytes]:
+        """Lay out the episode of `seed`, with the arm at rest."""
+        self.seed = seed
+        self.world.reset(seed)
+        self.follower.reset(seed)
+        self.expert.reset(self.world, Style.draw(np.random.default_rng([seed, 0, 1])))
+        self._move_leader()
+        return self.state()
+
+    def advance(self, frames: int) -> tuple[dict, bytes]:
+        """Let that many frames of 1/30 s pass."""
+        for _ in range(frames):
+            self.follower.advance()
+            self._move_leader()
+        return self.state()
+
+    def picture(self, camera: str) -> tuple[dict, bytes]:
+        """What a camera sees now."""
+        image = self.world.render(camera)
+        return {"shape": image.shape, "frame": self.world.frame, "time": time.monotonic()}, image.tobytes()
+
+    def state(self) -> tuple[dict, bytes]:
+        """Task, progress, and what the servos are doing."""
+        servos = self.follower.servos
+        return {
+            "task": self.world.task,
+            "success": bool(self.world.success),
+            "stage": self.world.stage,
+            "seed": self.seed,
+            "frame": self.world.frame,
+            "angles": self.world.joint_angles().tolist(),
+            "torque": [servo.torque for servo in servos],
+            "goals": self.follower.mounting.degrees([servo.goal for servo in servos]).tolist(),
+            "faults": self.buses[0].faults.counts,
+            "pid_time": time.monotonic(),
+        }, b""
+
+    def pose(self, arm: str, degrees: list[float]) -> tuple[dict, bytes]:
+        """Put an arm into a pose, as the calibrating operator's hand does."""
+        if arm == "leader":
+            self.options.leader = "hold"
+            self.leader.pose(degrees)
+        else:
+            self.world.reset(self.seed, qpos=degrees)
+            self.follower.reset(self.seed)
+        return self.state()
+
+    def fault(self, kind: str, arm: str = "follower", motor: int = 1, value: float = 0.0) -> tuple[dict, bytes]:
+        """Inject one: vanish, return, trip (bit), volts, slip (turns) or unplug."""
+        index = ("follower", "leader").index(arm)
+        servo = self.buses[index].servos[motor - 1]
+        if kind in ("vanish", "return"):
+            servo.muted = kind == "vanish"
+        elif kind == "unplug":
+            self.server.unplug(index)
+        else:
+            {"trip": servo.trip, "volts": servo.set_volts, "slip": servo.slip}[kind](
+                value if kind == "volts" else int(value)
+            )
+        return self.state()
+
+    def _move_leader(self) -> None:
+        if self.options.leader == "expert":
+            try:
+                self.leader.pose(self.expert.act(self.world))
+            except OutOfReachError:
+                self.leader.pose(REST_POSE)
+
+    # -- the process ---------------------------------------------------------------------------------------------
+
+    def serve(self, link: socket.socket) -> None:
+        """Until the program says goodbye, or is gone and the torque is off."""
+        orphaned_at, due = None, time.monotonic() + 1 / FPS
+        while orphaned_at is None or (self._energised() and time.monotonic() < orphaned_at + ORPHAN_S):
+            realtime = self.options.time == "realtime" or orphaned_at is not None
+            timeout = max(0.0, due - time.monotonic()) if realtime else 0.5
+            for _ in self.server.serve_once(timeout, [] if orphaned_at is not None else [link]):
+                if not self._answer(link):
+                    orphaned_at = due = time.monotonic()
+            if realtime and time.monotonic() >= due:
+                behind = int((time.monotonic() - due) * FPS) + 1
+                self.advance(min(behind, CATCH_UP))
+                due += behind / FPS
+
+    def _energised(self) -> bool:
+        return any(servo.torque for servo in self.follower.servos)
+
+    def _answer(self, link: socket.socket) -> bool:
+        message = receive_message(link)
+        if message is None:
+            return False
+        request = message[0]
+        do = request.pop("do")
+        try:
+            if do not in REQUESTS:
+                raise ValueError(f"unknown request '{do}', expected one of {', '.join(REQUESTS)}")
+            header, payload = getattr(self, do)(**request)
+        except (RuntimeError, ValueError, KeyError, OutOfReachError) as e:
+            header, payload = {"error": f"{type(e).__name__}: {e}"}, b""
+        try:
+            send_message(link, header, payload)
+        except OSError:
+            return False
+        return True
+
+
+def main() -> None:
+    """Serve one twin over the socket whose number is the first argument."""
+    link = socket.socket(fileno=int(sys.argv[1]))
+    options = TwinOptions(**receive_message(link)[0])
+    twin = Twin(options)
+    send_message(link, {"ports": twin.server.paths, "options": json.dumps(asdict(options))})
+    try:
+        twin.serve(link)
+    finally:
+        twin.world.close()
+        twin.server.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Starting the twin and asking it things, from the program that controls the arm."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+
+import numpy as np
+
+from lerobot.common.robot_devices.simulation.messages import receive_message, send_message
+
+FPS = 30
+
+
+class TwinProcess:
+    """A simulated arm in a process of its own; `ports` are the device paths of its follower and leader."""
+
+    def __init__(self, **options):
+        self.time = options.get("time", "realtime")
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "lerobot.common.robot_devices.simulation.twin", str(theirs.fileno())]
+        # A session of its own: Ctrl-C must reach the program, not the arm it controls.
+        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+        theirs.close()
+        self._link, self._lock = ours, threading.Lock()
+        send_message(ours, options)
+        self.ports: list[str] = self._receive()[0]["ports"]
+
+    def ask(self, do: str, **arguments) -> dict:
+        """Make the twin do something; its answer. RuntimeError with what went wrong there."""
+        return self._ask(do, arguments)[0]
+
+    def picture(self, camera: str) -> tuple[np.ndarray, float]:
+        """What a camera sees, uint8 (height, width, 3), and when (seconds, monotonic)."""
+        header, payload = self._ask("picture", {"camera": camera})
+        return np.frombuffer(payload, np.uint8).reshape(header["shape"]), header["time"]
+
+    def close(self) -> None:
+        """End the process."""
+        self._link.close()
+        self.process.terminate()
+        self.process.wait()
+
+    def _ask(self, do: str, arguments: dict) -> tuple[dict, bytes]:
+        with self._lock:
+            send_message(self._link, {"do": do, **arguments})
+            return self._receive()
+
+    def _receive(self) -> tuple[dict, bytes]:
+        message = receive_message(self._link)
+        if message is None:
+            raise RuntimeError("The simulated arm's process ended; its own message stands above.")
+        if "error" in message[0]:
+            raise RuntimeError(f"The simulated arm: {message[0]['error']}")
+        return message
+
+
+class TwinClock:
+    """The time of a twin in lockstep: waiting lets whole frames of 1/30 s pass there, and nothing else does."""
+
+    lockstep = True
+
+    def __init__(self, twin: TwinProcess):
+        self._twin, self._frames = twin, 0
+
+    def now(self) -> float:
+        """Seconds of simulated time."""
+        return self._frames / FPS
+
+    def wait(self, seconds: float) -> None:
+        """Let the frames of that time pass."""
+        frames = round(seconds * FPS)
+        if frames > 0:
+            self._frames += frames
+            self._twin.ask("advance", frames=frames)
+
+
+def start(options) -> TwinProcess:
+    """A twin with `TwinOptions` or a dict of them."""
+    return TwinProcess(**(options if isinstance(options, dict) else asdict(options)))

@@ -1,0 +1,38 @@
+"""Simulated servos behind real pseudo-terminals, spoken to by the official SDK."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+pytest.importorskip("dynamixel_sdk")
+
+from lerobot.common.robot_devices.motors.configs import DynamixelMotorsBusConfig  # noqa: E402
+from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus  # noqa: E402
+from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, koch_motors  # noqa: E402
+from lerobot.common.robot_devices.simulation.faults import Faults  # noqa: E402
+from lerobot.common.robot_devices.simulation.pty_server import ServoThread  # noqa: E402
+from lerobot.common.robot_devices.simulation.servo import Servo  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def quick_thread_switches():
+    # The simulator is a thread here, and the SDK's waiting would otherwise starve it for 5 ms at a time.
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(2e-4)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def arm():
+    """A connected bus with the six servos of a follower; `arm.sim` is the simulation."""
+    motors = koch_motors(FOLLOWER_MODELS)
+    with ServoThread([[Servo(motor, model) for motor, model in motors.values()]], Faults()) as sim:
+        bus = DynamixelMotorsBus(DynamixelMotorsBusConfig(sim.paths[0], motors))
+        bus.sim, bus.servos, bus.faults = sim, sim.servos[0], sim.buses[0].faults
+        bus.connect()
+        yield bus
+        if bus.is_connected:
+            bus.disconnect()

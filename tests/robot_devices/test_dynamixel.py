@@ -1,0 +1,148 @@
+"""The bus: the official SDK talks to simulated servos through a pseudo-terminal."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from lerobot.common.checks.robot import check_health, check_motors
+from lerobot.common.robot_devices.motors.configs import DynamixelMotorsBusConfig
+from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
+from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, koch_motors
+from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
+from lerobot.common.robot_devices.utils import RobotDeviceAlreadyConnectedError, RobotDeviceNotConnectedError
+
+
+def goals(arm) -> list[int]:
+    return [servo.get("Goal_Position") for servo in arm.servos]
+
+
+def test_registers_are_read_and_written_in_the_order_asked(arm):
+    assert arm.read("ID").tolist() == [1, 2, 3, 4, 5, 6]
+    assert arm.read("Model_Number", ["gripper", "shoulder_pan"]).tolist() == [1200, 1060]
+    arm.write("Position_P_Gain", [700, 1500], ["shoulder_pan", "elbow_flex"])
+    assert arm.read("Position_P_Gain").tolist() == [700, 640, 1500, 400, 400, 400]
+    assert arm.read("ID", "elbow_flex").shape == (1,)
+    assert "delta_timestamp_s_read_ID_elbow_flex" in arm.logs
+
+
+def test_torque_on_keeps_the_pose_and_disconnect_switches_it_off(arm):
+    arm.servos[2].shaft = 1234.0
+    arm.servos[2].set("Goal_Position", 3999)
+    arm.write("Operating_Mode", 4)
+    arm.set_torque(True)
+    assert goals(arm)[2] == 1234
+    arm.disconnect()
+    assert not any(servo.torque for servo in arm.servos)
+
+
+def test_a_motor_that_refuses_is_named(arm):
+    arm.set_torque(True)
+    with pytest.raises(RuntimeError, match="Motor 1 refused 4"):
+        arm.write("Operating_Mode", 4)
+    with pytest.raises(NotImplementedError, match="xl430"):
+        arm.write("Goal_Current", 300)
+
+
+def test_connecting_twice_or_not_at_all(arm):
+    with pytest.raises(RobotDeviceAlreadyConnectedError):
+        arm.connect()
+    arm.disconnect()
+    with pytest.raises(RobotDeviceNotConnectedError):
+        arm.read("ID")
+
+
+@pytest.mark.parametrize("kind", ["lost", "corrupt", "duplicate"])
+def test_faults_are_retried_counted_and_never_change_a_value(arm, kind):
+    arm.write("Operating_Mode", 4)
+    setattr(arm.faults, kind, 0.02)
+    for step in range(80):
+        arm.servos[4].shaft = float(1000 + step)
+        arm.servos[4].sense()
+        assert arm.read("Present_Position")[4] == 1000 + step
+        assert arm.read("Goal_Position", "gripper")[0] == goals(arm)[5]
+    assert arm.faults.counts
+    assert kind == "duplicate" or arm.counters.retries > 0
+
+
+def test_a_late_answer_is_not_taken_for_the_next_one(arm):
+    arm.servos[0].set("Goal_Position", 111)
+    arm.faults.late, arm.faults.late_s = 0.3, 0.08
+    wrong = [
+        (goal, position)
+        for _ in range(12)
+        if (goal := arm.read("Goal_Position", "shoulder_pan")[0]) != 111
+        or (position := arm.read("Present_Position", "shoulder_pan")[0]) != 2048
+    ]
+    assert not wrong and arm.faults.counts["late"] > 0
+
+
+def test_a_motor_that_vanished_is_named_after_bounded_tries(arm):
+    arm.servos[3].muted = True
+    with pytest.raises(ConnectionError, match="motor 4 after 2 tries"):
+        arm.read_with_motor_ids(arm.motor_models, arm.motor_indices, "ID", num_retry=2)
+    assert arm.counters.by_motor == {4: 2} and arm.counters.failures == 1
+
+
+def test_an_unplugged_adapter_is_a_connection_error(arm):
+    with arm.sim.lock:
+        arm.sim.server.unplug(0)
+    with pytest.raises(ConnectionError, match="gone|no answer"):
+        arm.read("Present_Position")
+    arm.disconnect(torque_off=False)
+
+
+def test_an_overloaded_motor_raises_the_alert_in_the_loop(arm):
+    arm.servos[1].trip(5)
+    arm.read("Present_Position")
+    assert arm.alerts == ["shoulder_lift"]
+    assert arm.health()["shoulder_lift"].errors == ("overload",)
+    assert [finding.code for finding in check_health("main", arm)] == ["robot.motor.error"]
+
+
+def test_checks_tell_missing_and_wrong_motors_and_low_supply(arm):
+    arm.servos[0].set("Model_Number", 1190)
+    arm.servos[5].muted = True
+    arm.servos[3].set("Present_Input_Voltage", 41)
+    codes = {finding.code: finding for finding in check_motors("main_follower", arm)}
+    assert set(codes) == {"robot.motor.missing", "robot.motor.model", "robot.motor.voltage"}
+    assert codes["robot.motor.missing"].evidence["missing"] == {"gripper": 6}
+
+
+def test_a_missing_port_is_told_with_the_ports_found():
+    bus = DynamixelMotorsBus(DynamixelMotorsBusConfig("/dev/ttyNOPE", koch_motors(FOLLOWER_MODELS)))
+    with pytest.raises(ConnectionError, match="koch_sim"):
+        bus.connect()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
+def test_a_port_without_permission_is_told(tmp_path):
+    (tmp_path / "tty").touch(mode=0)
+    bus = DynamixelMotorsBus(DynamixelMotorsBusConfig(str(tmp_path / "tty"), koch_motors(FOLLOWER_MODELS)))
+    with pytest.raises(ConnectionError, match="dialout"):
+        bus.connect()
+
+
+def test_calibrating_by_hand_finds_the_mounting(arm):
+    zero = [2054, 1010, 3071, 1031, 3049, 2041]
+    rotated = [3100, 2050, 2050, 30, 4070, 3010]
+    poses = iter([zero, rotated, zero])
+
+    def hand(_prompt):
+        with arm.sim.lock:
+            for servo, steps in zip(arm.servos, next(poses), strict=True):
+                servo.shaft = float(steps)
+                servo.sense()
+
+    calibration = run_arm_calibration(arm, "koch", "main", "follower", hand)
+    assert calibration["homing_offset"] == [-2048, -1024, 3072, 1024, -3072, -2048]
+    arm.set_calibration(calibration)
+    np.testing.assert_allclose(arm.read("Present_Position"), [0.5, -1.2, 0.1, -0.6, -2.0, -0.6], atol=0.06)
+
+
+def test_calibrating_with_torque_on_is_refused(arm):
+    arm.set_torque(True)
+    with pytest.raises(ValueError, match="Torque"):
+        run_arm_calibration(arm, "koch", "main", "follower", lambda _: None)

@@ -1,0 +1,107 @@
+"""The envelope: what passes, what is held back, and that it is counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lerobot.common.robot_devices.safety import EnvelopeConfig, JointLimits, SafetyEnvelope, SafetyStopError, Unlimited
+
+DT = 1 / 30
+
+
+def envelope(speed=60.0, acceleration=600.0, **config) -> SafetyEnvelope:
+    limits = JointLimits(("a", "b"), (-50.0, -50.0), (50.0, 50.0), (speed,) * 2, (acceleration,) * 2, "test")
+    made = SafetyEnvelope(limits, DT, EnvelopeConfig(**config))
+    made.engage([0.0, 0.0])
+    return made
+
+
+def drive(made: SafetyEnvelope, targets) -> np.ndarray:
+    return np.array([made.limit(target) for target in targets])
+
+
+def test_a_motion_within_the_limits_passes_unchanged():
+    made = envelope(speed=100.0, acceleration=3000.0)
+    targets = np.stack([30 * np.sin(np.arange(120) * DT * 2), 20 * np.cos(np.arange(120) * DT) - 20], axis=1)
+    np.testing.assert_allclose(drive(made, targets), targets, atol=1e-4)
+    assert not made.counts
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_target_that_is_not_finite_is_refused_and_the_arm_holds(bad):
+    made = envelope()
+    before = made.limit([1.0, 0.0])
+    for _ in range(30):
+        after = before
+        before = made.limit([0.5, 0.2]) if _ % 2 else made.limit([bad, 30.0])
+        assert np.isfinite(before).all() and abs(before[1] - after[1]) < 0.3
+    assert made.interventions()["refused"] == 15
+
+
+def test_too_many_refusals_in_a_row_stop_the_run():
+    made = envelope(max_refused=3)
+    with pytest.raises(SafetyStopError, match="3 targets"):
+        drive(made, [[np.nan, 0.0]] * 3)
+
+
+def test_random_targets_never_leave_range_speed_or_acceleration():
+    rng = np.random.default_rng(0)
+    made = envelope(ramp_speed=1000.0)
+    commands = drive(made, rng.uniform(-500, 500, (2000, 2)))
+    velocity = np.diff(np.vstack([[0.0, 0.0], commands]), axis=0) / DT
+    assert np.abs(commands).max() <= 50.0 + 1e-4
+    assert np.abs(velocity).max() <= 60.0 * 1.01
+    assert np.abs(np.diff(velocity, axis=0)).max() / DT <= 600.0 * 1.02
+    assert made.interventions()["range"] > 0
+
+
+def test_a_jump_becomes_a_smooth_way_that_arrives_without_overshoot():
+    made = envelope(ramp_speed=1000.0)
+    commands = drive(made, [[40.0, -40.0]] * 120)
+    assert commands[-1] == pytest.approx([40.0, -40.0], abs=0.01)
+    assert commands[:, 0].max() < 40.5
+
+
+def test_the_first_target_is_approached_slowly():
+    made = envelope(speed=1000.0, acceleration=1e6, ramp_speed=30.0)
+    commands = drive(made, [[40.0, 0.0]] * 60)
+    assert np.diff(commands[:, 0]).max() <= 30.0 * DT * 1.01
+    assert made.interventions() == {"ramp": 1}
+
+
+def test_after_missed_ticks_the_arm_starts_again_slowly():
+    made = envelope(speed=1000.0, acceleration=1e6, ramp_speed=30.0, hold_after_s=0.3)
+    made.limit([0.0, 0.0], now=0.0)
+    assert made.limit([10.0, 0.0], now=0.03)[0] == pytest.approx(10.0)
+    assert made.limit([40.0, 0.0], now=1.0)[0] == pytest.approx(11.0, abs=0.01)
+    assert made.counts["missed_tick", "all"] == 1
+
+
+def test_an_arm_found_outside_of_its_range_may_only_come_back():
+    made = envelope()
+    made.engage([70.0, 0.0])
+    commands = drive(made, [[90.0, 0.0]] * 100)
+    assert commands[:, 0].max() <= 70.0 and commands[-1, 0] == pytest.approx(50.0, abs=0.01)
+
+
+def test_off_still_refuses_what_is_not_a_number():
+    limits = JointLimits(("a",), (-1.0,), (1.0,), (1.0,), (1.0,), "test")
+    made = Unlimited(limits, DT)
+    made.engage([0.0])
+    assert made.limit([90.0])[0] == 90.0
+    assert made.limit([np.nan])[0] == 90.0
+
+
+def test_limits_of_a_dataset_pass_every_one_of_its_episodes():
+    low, high = (-200.0,) * 6, (200.0,) * 6
+    names = ("p", "l", "e", "w", "r", "g")
+    limits = JointLimits.of_dataset("grasp_dataset", names, low, high, margin=0.1)
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+
+    dataset = LeRobotDataset(None, root="grasp_dataset", episodes=[3], download_videos=False)
+    actions = dataset.table["action"].numpy()
+    made = SafetyEnvelope(limits, 1 / dataset.fps, EnvelopeConfig(ramp_speed=1e6))
+    made.engage(actions[0])
+    np.testing.assert_allclose(drive(made, actions), actions, atol=1e-3)
+    assert not made.counts
