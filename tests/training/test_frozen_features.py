@@ -256,3 +256,25 @@ def test_one_fills_at_a_time(config, tmp_path):
 def test_records_are_padded_with_zeros():
     padded = pad_records(torch.ones(2, 3, 1), (4, 2))
     assert padded.shape == (2, 4, 2) and padded.sum() == 6 and (padded[:, :3, :1] == 1).all()
+
+
+def test_command_lists_checks_and_removes(config, capsys, monkeypatch):
+    from lerobot.scripts import features
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["features.py", *arguments, "--dir", cfg.features.dir])
+        features.main()
+        return capsys.readouterr().out
+
+    cfg = config("vision")
+    losses(cfg)
+    store = only_store(cfg)
+    assert f"{store.name}  smolvla vision" in call("list") and "3 of 3 episodes" in call("list")
+    assert "3 episodes as they were written" in call("verify")
+    with open(os.path.join(store.path, "000.bin"), "r+b") as file:
+        file.write(b"other")
+    with pytest.raises(FrameStoreError, match="episode 0 has another checksum"):
+        call("verify", store.name)
+    with pytest.raises(FileNotFoundError, match=f"No store 'abc'.*there are: {store.name}"):
+        call("remove", "abc")
+    assert "Removed" in call("remove", store.name) and not os.path.exists(store.path)

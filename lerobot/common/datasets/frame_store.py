@@ -33,7 +33,7 @@ from lerobot.common.utils.io_utils import read_json, write_json
 STORE_VERSION = 2
 MANIFEST = "store.json"
 DONE = "done.bin"
-SUMS = "sums.bin"  # crc32 of the records of (episode, key)
+SUMS = "sums.bin"  # per episode: first frame, frame behind the last, crc32 of the records of each key
 LOCK = "lock"
 
 
@@ -56,7 +56,7 @@ class FrameStore:
         num_episodes: int,
         depends: dict[str, Any],
     ):
-        self.root, self.num_frames = Path(root), num_frames
+        self.root, self.num_frames, self.num_episodes, self.depends = Path(root), num_frames, num_episodes, depends
         self._arrays = {key: (dtype, tuple(shape)) for key, (dtype, shape) in arrays.items()}
         described = {
             key: {"file": f"{i:03d}.bin", "dtype": str(dtype).removeprefix("torch."), "shape": list(shape)}
@@ -70,7 +70,7 @@ class FrameStore:
         else:
             self._create(manifest)
         self._done = np.memmap(self.root / DONE, dtype=np.uint8, mode="r+")
-        self._sums = np.memmap(self.root / SUMS, dtype=np.uint32, mode="r+", shape=(num_episodes, len(self._arrays)))
+        self._sums = np.memmap(self.root / SUMS, dtype=np.uint64, mode="r+", shape=(num_episodes, 2 + len(arrays)))
         self._maps: dict[str, torch.Tensor] = {}
         self._lock: IO | None = None
         self._seen: list | None = None
@@ -90,9 +90,21 @@ class FrameStore:
             with open(path, "wb") as file:  # sparse: takes space as it is filled
                 file.truncate(self.num_frames * self.record_bytes(key))
         (self.root / DONE).write_bytes(bytes(manifest["episodes"]))
-        (self.root / SUMS).write_bytes(bytes(4 * manifest["episodes"] * len(self._arrays)))
+        (self.root / SUMS).write_bytes(bytes(8 * manifest["episodes"] * (2 + len(self._arrays))))
         (self.root / LOCK).touch()
         write_json(manifest, self.root / MANIFEST)
+
+    @classmethod
+    def at(cls, root: str | Path) -> FrameStore:
+        """The store that is in a folder, whatever it depends on. FileNotFoundError where there is none."""
+        found = read_json(Path(root) / MANIFEST)
+        arrays = {key: (getattr(torch, e["dtype"]), tuple(e["shape"])) for key, e in found["arrays"].items()}
+        return cls(root, arrays, found["frames"], found["episodes"], found["depends"])
+
+    @property
+    def episodes_done(self) -> list[int]:
+        """Complete episodes."""
+        return np.flatnonzero(self._done).tolist()
 
     def record_bytes(self, key: str) -> int:
         """Size of one record."""
@@ -138,7 +150,7 @@ class FrameStore:
         for path in self._paths.values():
             with open(path, "r+b") as file:
                 os.fsync(file.fileno())
-        self._sums[episode] = self._checksums(frames)
+        self._sums[episode] = [frames.start, frames.stop, *self._checksums(frames)]
         self._sums.flush()
         self._done[episode] = 1
         self._done.flush()
@@ -151,9 +163,10 @@ class FrameStore:
             sums.append(zlib.crc32(raw))
         return sums
 
-    def verify(self, episode: int, frames: range) -> None:
+    def verify(self, episode: int) -> None:
         """FrameStoreError if the records of a complete episode are not what was written."""
-        if self._checksums(frames) != self._sums[episode].tolist():
+        first, end, *sums = self._sums[episode].tolist()
+        if self._checksums(range(first, end)) != sums:
             raise FrameStoreError(
                 f"The frame store '{self.root}' is damaged (episode {episode} has another checksum). Delete the "
                 "folder; it is filled again."
