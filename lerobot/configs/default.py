@@ -69,6 +69,19 @@ class TrackioConfig:
 
 
 @dataclass
+class PeftConfig:
+    """Adapters on a trained policy (extra: peft)."""
+
+    target_modules: str | None = None  # regular expression or JSON list of layers; empty: what the policy suggests
+    full_training_modules: list[str] | None = None  # layers that are trained and stored whole
+    method_type: str = "LORA"  # any method of peft
+    init_type: str | None = None  # how fresh adapters start (LORA, MISS), for example gaussian or pissa
+    r: int = 16  # rank
+    lora_alpha: int | None = None  # strength; empty: peft's default
+    merge: bool = False  # at the end also write <output_dir>/merged_model, an ordinary checkpoint
+
+
+@dataclass
 class EvalConfig:
     """Evaluation in an environment."""
 

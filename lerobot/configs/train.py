@@ -23,7 +23,14 @@ from lerobot.common.envs.configs import EnvConfig
 from lerobot.common.optim.optimizers import OptimizerConfig
 from lerobot.common.optim.schedulers import LRSchedulerConfig
 from lerobot.common.utils.io_utils import read_json, write_json
-from lerobot.configs.default import DatasetConfig, EvalConfig, FeaturesConfig, TrackioConfig, WandBConfig
+from lerobot.configs.default import (
+    DatasetConfig,
+    EvalConfig,
+    FeaturesConfig,
+    PeftConfig,
+    TrackioConfig,
+    WandBConfig,
+)
 from lerobot.configs.policies import PreTrainedConfig
 
 
@@ -61,6 +68,7 @@ class TrainPipelineConfig:
     use_policy_training_preset: bool = True  # optimizer and scheduler as the policy says
     optimizer: OptimizerConfig | None = None
     scheduler: LRSchedulerConfig | None = None
+    peft: PeftConfig | None = None  # train adapters instead of the policy's own weights
     eval: EvalConfig = field(default_factory=EvalConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     wandb: WandBConfig = field(default_factory=WandBConfig)

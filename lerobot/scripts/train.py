@@ -15,6 +15,7 @@ import torch
 
 from lerobot.common.datasets.factory import make_dataset
 from lerobot.common.optim.factory import make_optimizer_and_scheduler
+from lerobot.common.policies.adapters import add_adapter
 from lerobot.common.policies.factory import make_policy
 from lerobot.common.training.data import (
     Timer,
@@ -72,6 +73,8 @@ def train(cfg: TrainPipelineConfig):
         log_dataset(dataset, held_out)
         match_dataset(cfg, dataset)
         policy = make_policy(cfg.policy, ds_meta=dataset.meta, rename_map=cfg.rename_map)
+        if cfg.peft and not cfg.resume:
+            add_adapter(policy, cfg.peft)
     preprocessor, postprocessor = make_training_processors(cfg, dataset.meta.stats)
     prepare = make_prepare(preprocessor, engine.device)
     with engine.main_first():

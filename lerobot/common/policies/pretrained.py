@@ -9,10 +9,17 @@ from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_model
+from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 from lerobot.common.constants import SAFETENSORS_SINGLE_FILE
+from lerobot.common.policies.adapters import (
+    ADAPTER_WEIGHTS,
+    adapter_weights,
+    has_adapter,
+    load_with_adapter,
+    save_adapter_config,
+)
 from lerobot.common.utils.hub import HubMixin, find_file
 from lerobot.configs.policies import PreTrainedConfig
 
@@ -85,11 +92,24 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
 
     def _save_pretrained(self, folder: Path) -> None:
         self._save_files(folder)
-        save_model(getattr(self, "module", self), str(folder / SAFETENSORS_SINGLE_FILE))
+        if has_adapter(self):
+            save_file(adapter_weights(self, self.state_dict()), folder / ADAPTER_WEIGHTS)
+        else:
+            save_model(getattr(self, "module", self), str(folder / SAFETENSORS_SINGLE_FILE))
 
     def _save_files(self, folder: Path) -> None:
         """Write what stands beside the weights; a background save writes the weights from a copy."""
         self.config._save_pretrained(folder)
+        if has_adapter(self):
+            save_adapter_config(self, folder)
+
+    def default_adapter_targets(self) -> str | None:
+        """A regular expression for the layers that adapters are put on; None where the user must say."""
+        return None
+
+    def can_train(self, parameter: str) -> bool:
+        """Whether gradients reach this parameter under the configuration's freezing flags."""
+        return True
 
     @classmethod
     def from_pretrained(
@@ -110,6 +130,8 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
         hub = {k: kwargs.pop(k) for k in (*HUB_OPTIONS, "resume_download") if k in kwargs}
         if config is None:
             config = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)
+        if config.use_peft:
+            return load_with_adapter(cls, pretrained_name_or_path, config, strict=strict, **hub)
         weights = find_file(pretrained_name_or_path, SAFETENSORS_SINGLE_FILE, **hub)
         policy = cls(cls.config_for_loading(config), **kwargs)
         policy.config = config

@@ -33,6 +33,7 @@ from lerobot.common.optim.optimizers import (
     write_optimizer_state,
 )
 from lerobot.common.optim.schedulers import load_scheduler_state, save_scheduler_state
+from lerobot.common.policies.adapters import ADAPTER_WEIGHTS, adapter_weights, has_adapter
 from lerobot.common.training.manifest import write_manifest
 from lerobot.common.utils.io_utils import atomic_path, read_json, write_json
 from lerobot.common.utils.random_utils import load_rng_state, rng_tensors, save_rng_state
@@ -131,7 +132,7 @@ def write_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
         first = kept.setdefault(id(weights[name]), name)
         if first != name:
             refers[name] = first
-    save_file({n: t for n, t in weights.items() if n not in refers}, path, metadata={"format": "pt", **refers})
+    save_file({n: t for n, t in weights.items() if n not in refers}, path, metadata=refers or None)
 
 
 def write_snapshot(snapshot: Snapshot, checkpoint_dir: Path) -> None:
@@ -141,7 +142,10 @@ def write_snapshot(snapshot: Snapshot, checkpoint_dir: Path) -> None:
         model_dir.mkdir(parents=True)
         state_dir.mkdir()
         snapshot.policy._save_files(model_dir)
-        write_weights(snapshot.weights, model_dir / SAFETENSORS_SINGLE_FILE)
+        if has_adapter(snapshot.policy):
+            write_weights(adapter_weights(snapshot.policy, snapshot.weights), model_dir / ADAPTER_WEIGHTS)
+        else:
+            write_weights(snapshot.weights, model_dir / SAFETENSORS_SINGLE_FILE)
         write_json(snapshot.train_config, model_dir / TRAIN_CONFIG_NAME)
         for pipeline in snapshot.processors:
             pipeline.save_pretrained(model_dir)

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 from lerobot.common.constants import CHECKPOINTS_DIR, LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
+from lerobot.common.policies.adapters import export_merged
 from lerobot.common.utils.io_utils import write_json
 
 SUMMARY_NAME = "summary.json"
 CURVES_NAME = "curves.png"
+MERGED_NAME = "merged_model"
 
 
 def evaluate_in_env(cfg, run, step: int) -> dict:
@@ -64,6 +66,8 @@ def finish(cfg, run, held_out, metrics) -> Path:
     metrics.close()
     save_metrics_plot(metrics.rows(), Path(cfg.output_dir) / CURVES_NAME, title=cfg.job_name)
     write_json(summary, Path(cfg.output_dir) / SUMMARY_NAME, indent=2)
+    if cfg.peft and cfg.peft.merge and cfg.save_checkpoint:
+        export_merged(checkpoint, Path(cfg.output_dir) / MERGED_NAME)
     if cfg.policy.push_to_hub:
         _push(cfg, run)
     if cfg.save_checkpoint:

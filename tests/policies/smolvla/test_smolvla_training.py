@@ -211,3 +211,28 @@ def test_a_typed_learning_rate_counts_when_resuming(run, tmp_path):
 def test_from_zero_without_the_language_models_weights_stops(run):
     with pytest.raises(FileNotFoundError, match="--policy.path=.*--preset=smolvla_mini.*train_expert_only=false"):
         run(*FROM_ZERO)
+
+
+def test_an_adapter_is_trained_resumed_and_merged(run, checkpoint, tmp_path):
+    pytest.importorskip("peft")
+    frozen = ("--policy.freeze_vision_encoder=true", "--policy.train_expert_only=true")
+    peft = ("--peft.r=4", "--peft.merge=true")
+    whole = run(f"--policy.path={checkpoint}", *frozen, *peft, "--steps=4", "--save_freq=2", name="whole")
+    files = {p.name for p in whole.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= files and "model.safetensors" not in files
+    file = tmp_path / "whole/checkpoints/000002/pretrained_model/train_config.json"
+    expected = load_file(whole / "adapter_model.safetensors")
+    run("--resume=true", f"--config_path={file}", name="whole")
+    found = load_file(whole / "adapter_model.safetensors")
+    assert all(torch.equal(found[k], v) for k, v in expected.items())
+    merged = tmp_path / "whole" / "merged_model"
+    config = PreTrainedConfig.from_pretrained(merged)
+    pre, _ = make_pre_post_processors(config, merged)
+    batch, noise = pre(observation()), torch.ones(1, 5, 32)
+    chunks = [SmolVLAPolicy.from_pretrained(f).predict_action_chunk(batch, noise) for f in (whole, merged)]
+    torch.testing.assert_close(*chunks, atol=1e-5, rtol=0)
+
+
+def test_adapters_without_a_checkpoint_are_refused(run):
+    with pytest.raises(ValueError, match="--peft.*--policy.path"):
+        run(*FROM_ZERO, *EVERYTHING, "--peft.r=4")

@@ -135,6 +135,15 @@ class SmolVLAPolicy(PreTrainedPolicy):
         rest = [p for p in everything if id(p) not in held]
         return [{"params": rest}, {"params": [everything[i] for i in positions], "lr": rate, "positions": positions}]
 
+    def default_adapter_targets(self) -> str:
+        """Queries and values of the expert, and the five projections beside it: 37 layers at full size."""
+        beside = "state_proj|action_in_proj|action_out_proj|action_time_mlp_in|action_time_mlp_out"
+        return rf"model\.(vlm_with_expert\.lm_expert\..*\.(q|v)_proj|{beside})"
+
+    def can_train(self, parameter: str) -> bool:
+        """Not what the freezing flags run without gradients."""
+        return not (self.config.train_expert_only and ".vlm_with_expert.vlm." in parameter)
+
     def forward(
         self,
         batch: dict[str, Tensor],
