@@ -25,6 +25,7 @@ VARIANTS = {
     "resnet50": {"vision_backbone": "resnet50"},
     "sample prediction": {"prediction_type": "sample"},
     "few DDIM steps": {"noise_scheduler_type": "DDIM", "num_inference_steps": 3},
+    "two draws per sample": {"draws_per_sample": 2},
     "linear noise, no clipping": {"beta_schedule": "linear", "clip_sample": False},
 }
 

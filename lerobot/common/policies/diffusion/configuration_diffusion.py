@@ -87,6 +87,9 @@ class DiffusionConfig(PreTrainedConfig):
     scheduler_name: str = "cosine"
     scheduler_warmup_steps: int = 500
 
+    # (noise, timestep) draws per sample and step; pictures, which cost more than a small U-Net, are encoded once
+    draws_per_sample: int = extra(1)
+
     # A backbone that a CPU can train
     backbone_width: int = extra(64)  # planes of layer1, doubled in each next layer; 64 is the published net
     backbone_layers: int = extra(MAX_LAYERS)  # layers kept: after 2 the map has 1/8 of the picture's size, 3: 1/16

@@ -138,7 +138,10 @@ class DiffusionModel(nn.Module):
             is_pad = is_pad if config.do_mask_loss_for_padding else None
         else:
             actions = repeat_into_padding(actions, is_pad)
-        condition = self._encode(batch)
+        condition, draws = self._encode(batch), config.draws_per_sample
+        if draws > 1:
+            condition, actions = condition.repeat(draws, 1), actions.repeat(draws, 1, 1)
+            is_pad = None if is_pad is None else is_pad.repeat(draws, 1)
         noise = torch.randn(actions.shape, dtype=actions.dtype, device=actions.device)
         timesteps = torch.randint(0, config.num_train_timesteps, (len(actions),), device=actions.device)
         predicted = self.unet(self.noise_scheduler.add_noise(actions, noise, timesteps), timesteps, condition)

@@ -106,13 +106,14 @@ class DiffusionConditionalUnet1d(nn.Module):
 
         self.down_modules = nn.ModuleList()
         for i, (inside, out) in enumerate(stages):
-            shrink = nn.Identity() if i == len(stages) - 1 else nn.Conv1d(out, out, 3, 2, 1)
-            self.down_modules.append(nn.ModuleList([block(inside, out), block(out, out), shrink]))
+            stage = nn.ModuleList([block(inside, out), block(out, out)])
+            stage.append(nn.Identity() if i == len(stages) - 1 else nn.Conv1d(out, out, 3, 2, 1))
+            self.down_modules.append(stage)
         self.mid_modules = nn.ModuleList([block(dims[-1], dims[-1]) for _ in range(2)])
         self.up_modules = nn.ModuleList()
         for out, inside in reversed(stages[1:]):
-            grow = nn.ConvTranspose1d(out, out, 4, 2, 1)
-            self.up_modules.append(nn.ModuleList([block(2 * inside, out), block(out, out), grow]))
+            stage = [block(2 * inside, out), block(out, out), nn.ConvTranspose1d(out, out, 4, 2, 1)]
+            self.up_modules.append(nn.ModuleList(stage))
         self.final_conv = nn.Sequential(
             DiffusionConv1dBlock(dims[0], dims[0], config.kernel_size, FINAL_GROUPS),
             nn.Conv1d(dims[0], action, 1),

@@ -286,10 +286,9 @@ class VQBeTHead(nn.Module):
         config = self.config
         out = self(tokens)
         true_codes = self.vqvae_model.get_code(targets.flatten(0, 1))  # (N, G)
-        kept = slice(None) if whole is None else whole.flatten()
-        logits, codes, true_codes = out["logits"][kept], out["codes"][kept], true_codes[kept]
-        primary = self._focal_loss_fn(logits[:, 0], true_codes[:, 0])
-        secondary = self._focal_loss_fn(logits[:, 1], true_codes[:, 1])
+        cut = None if whole is None else ~whole.view(-1, 1)  # chunks whose code is not the demonstrated one
+        primary = self._focal_loss_fn(out["logits"][:, 0], true_codes[:, 0], cut)
+        secondary = self._focal_loss_fn(out["logits"][:, 1], true_codes[:, 1], cut)
         classification = config.primary_code_loss_weight * primary + config.secondary_code_loss_weight * secondary
 
         targets = targets.flatten(1, 2)  # (B, R * c, A)
@@ -299,7 +298,7 @@ class VQBeTHead(nn.Module):
         offset = masked_mean(error, padded_steps)
         loss = classification + config.offset_loss_weight * offset
         with torch.no_grad():
-            equal = (codes == true_codes).float().sum(0) / max(1, len(codes))
+            equal = [masked_mean(e[:, None], cut) for e in (out["codes"] == true_codes).float().unbind(1)]
             valid = error if padded_steps is None else error.masked_fill(padded_steps[..., None], 0)
             info = {
                 "classification_loss": classification.detach(),
@@ -350,7 +349,7 @@ class FocalLoss(nn.Module):
         super().__init__()
         self.gamma = gamma
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """logits (N, Kq), target int64 (N,) -> the mean over N, 0 for none."""
+    def forward(self, logits: Tensor, target: Tensor, is_pad: Tensor | None = None) -> Tensor:
+        """logits (N, Kq), target int64 (N,), is_pad bool (N, 1) -> the mean over what is not padded."""
         log_p = logits.float().log_softmax(-1).gather(1, target[:, None])
-        return masked_mean(-((1 - log_p.exp()) ** self.gamma) * log_p, None)
+        return masked_mean(-((1 - log_p.exp()) ** self.gamma) * log_p, is_pad)
