@@ -12,12 +12,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lerobot.common.policies.factory import get_policy_class
 from lerobot.common.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from lerobot.configs.policies import PreTrainedConfig
+from lerobot.configs.types import FeatureType, PolicyFeature
 
 from .golden_case import ARTIFACTS, GoldenCase
 from .pi0.test_pi0_golden import Case as Pi0Case
+from .regression_table import tiny_config
 from .vqbet.test_vqbet_golden import set_phase
+from .weights_formula import fill
 
 
 class Peer(GoldenCase):
@@ -83,6 +87,32 @@ class Pi0Core(Pi0Case):
         return self.model.sample_actions(self.context(), self.tensors["noise"]), self.tensors["infer.actions"]
 
 
+class Recorded:
+    """Numbers that a policy without a counterpart in LeRobot gave here when it was added."""
+
+    def __init__(self, name: str):
+        self.numbers = json.loads((ARTIFACTS / f"{name}.json").read_text())
+        config = tiny_config(self.numbers["policy"])
+        picture = PolicyFeature(FeatureType.VISUAL, (3, 30, 40))
+        cameras = {f"observation.images.{name}": picture for name in ("front", "wrist_left")}
+        config.input_features = {**cameras, "observation.state": PolicyFeature(FeatureType.STATE, (6,))}
+        config.output_features = {"action": PolicyFeature(FeatureType.ACTION, (6,))}
+        self.policy = get_policy_class(config.type)(config)
+        fill(self.policy, "recorded:")
+        draw = torch.Generator().manual_seed(0)
+        self.batch = {k: torch.rand(2, *f.shape, generator=draw) for k, f in config.input_features.items()}
+        self.batch["action"] = torch.randn(2, len(config.action_delta_indices), 6, generator=draw)
+        self.batch["action_is_pad"] = torch.arange(len(config.action_delta_indices)).expand(2, -1) > 3
+
+    def loss(self) -> tuple[float, float]:
+        torch.manual_seed(0)
+        return self.policy.train().forward(self.batch)[0].item(), self.numbers["loss"]
+
+    def actions(self) -> tuple[Tensor, Tensor]:
+        chunk = self.policy.eval().predict_action_chunk(self.batch)
+        return chunk[:, 0], torch.tensor(self.numbers["actions"])
+
+
 @contextmanager
 def inside(folder: Path):
     """With `folder` as the working directory."""
@@ -94,7 +124,7 @@ def inside(folder: Path):
         os.chdir(before)
 
 
-def read_case(name: str) -> Peer | SmolVLACase | Pi0Core:
+def read_case(name: str) -> Peer | SmolVLACase | Pi0Core | Recorded:
     """The golden case in that folder of tests/artifacts."""
-    kinds = {"smolvla": SmolVLACase, "pi0": Pi0Core}
+    kinds = {"smolvla": SmolVLACase, "pi0": Pi0Core, "recorded": Recorded}
     return kinds.get(name.partition("_")[0], Peer)(name)

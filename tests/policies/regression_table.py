@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from lerobot.common.policies.common.dinov2 import DINOv2Config
 from lerobot.common.policies.factory import make_policy_config
 from lerobot.configs.policies import PreTrainedConfig
 
 from .pi0.conftest import SIZES as PI0_SIZES
 
+DINOV2 = DINOv2Config(hidden_size=64, num_hidden_layers=2, num_attention_heads=1, mlp_ratio=2, image_size=28)
 RESNET = {"pretrained_backbone_weights": None, "backbone_width": 8, "backbone_layers": 2}
 SMOLVLA_SIZES = {
     "scale_factor": 2,
@@ -71,8 +73,14 @@ ACT = {
 ROWS = {
     "act": Row(
         config={**ACT, **RESNET, "backbone_norm": "group"},
-        golden=("act_state", "act_image"),
+        golden=("act_state", "act_ensemble", "act_image"),
         overfit={"kl_weight": 0.0},
+    ),
+    "act_dinov2": Row(
+        config={**ACT, "backbone_config": DINOV2, "backbone_image_size": 28, "pretrained_backbone_weights": None},
+        golden=("recorded_act_dinov2",),
+        overfit={"kl_weight": 0.0},
+        frozen={"freeze_backbone": True},
     ),
     "diffusion": Row(
         config={
@@ -114,7 +122,7 @@ ROWS = {
             "freeze_vision_encoder": False,
             "train_expert_only": False,
         },
-        golden=("smolvla_default",),
+        golden=("smolvla_default", "smolvla_special"),
         frozen={"freeze_vision_encoder": True},
     ),
     "tdmpc": Row(
