@@ -118,30 +118,41 @@ class PictureHistograms:
     def add(self, image: np.ndarray) -> None:
         """Count one uint8 (H, W, C) picture."""
         stride = downsample_stride(*image.shape[:2])
-        small = image[::stride, ::stride]
-        counts = [np.bincount(small[..., c].ravel(), minlength=256) for c in range(small.shape[2])]
-        self._frames.append(np.array(counts, dtype=np.uint32))
+        self._frames.append(color_counts(image[::stride, ::stride]))
 
     def stats(self, quantile_list: Sequence[float] | None = None) -> dict[str, np.ndarray]:
         """Statistics over the sampled frames, values scaled to [0, 1], shape (C, 1, 1)."""
         chosen = sample_indices(len(self._frames))
-        counts = np.sum([self._frames[i] for i in chosen], axis=0, dtype=np.int64)  # (C, 256)
-        values = np.arange(256)
-        total, sums, squares = counts.sum(axis=1), counts @ values, counts @ values**2
-        # Integers until the last step: the variance is exact, without cancellation.
-        variance = np.array(
-            [(int(n) * int(q) - int(s) ** 2) / int(n) ** 2 for n, s, q in zip(total, sums, squares, strict=True)]
-        )
-        result = {
-            "min": (counts > 0).argmax(axis=1),
-            "max": 255 - (counts[:, ::-1] > 0).argmax(axis=1),
-            "mean": sums / total,
-            "std": np.sqrt(variance),
-        }
-        if quantile_list:
-            result |= _color_quantiles(counts, result["min"], result["max"], quantile_list)
-        result = {name: (value / 255.0).reshape(-1, 1, 1) for name, value in result.items()}
-        return {**result, "count": np.array([len(chosen)])}
+        counts = np.sum([self._frames[i] for i in chosen], axis=0, dtype=np.int64)
+        return color_stats(counts, len(chosen), quantile_list)
+
+
+def color_counts(image: np.ndarray) -> np.ndarray:
+    """How often each value occurs in a uint8 (H, W, C) picture: (C, 256)."""
+    counts = [np.bincount(image[..., c].ravel(), minlength=256) for c in range(image.shape[2])]
+    return np.array(counts, dtype=np.uint32)
+
+
+def color_stats(
+    counts: np.ndarray, num_pictures: int, quantile_list: Sequence[float] | None = None
+) -> dict[str, np.ndarray]:
+    """Statistics in [0, 1], shape (C, 1, 1), of pictures with these value counts (C, 256)."""
+    values = np.arange(256)
+    total, sums, squares = counts.sum(axis=1), counts @ values, counts @ values**2
+    # Integers until the last step: the variance is exact, without cancellation.
+    variance = np.array(
+        [(int(n) * int(q) - int(s) ** 2) / int(n) ** 2 for n, s, q in zip(total, sums, squares, strict=True)]
+    )
+    result = {
+        "min": (counts > 0).argmax(axis=1),
+        "max": 255 - (counts[:, ::-1] > 0).argmax(axis=1),
+        "mean": sums / total,
+        "std": np.sqrt(variance),
+    }
+    if quantile_list:
+        result |= _color_quantiles(counts, result["min"], result["max"], quantile_list)
+    result = {name: (value / 255.0).reshape(-1, 1, 1) for name, value in result.items()}
+    return {**result, "count": np.array([num_pictures])}
 
 
 def _color_quantiles(

@@ -94,6 +94,13 @@ def _read_columns(file: EpisodeFile, needed: list[str], columns: list[str], whol
         raise DatasetError(f"{where} cannot be read as parquet: {e}.") from e
 
 
+def read_episode(file: EpisodeFile) -> pa.Table:
+    """All columns of the rows of one episode."""
+    with pq.ParquetFile(file.path) as source:
+        names = source.schema_arrow.names
+    return _read_columns(file, [], names)
+
+
 def _read_rows(source: pq.ParquetFile, columns: list[str], first: int, length: int) -> pa.Table:
     """Some rows of a file; only the row groups that hold them are read."""
     groups, begin, offset = [], 0, 0

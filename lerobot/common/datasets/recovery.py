@@ -1,9 +1,8 @@
 """What a killed recording leaves behind: found when the dataset is opened, and removed.
 
 An episode of v2.1 counts from the moment `meta/info.json` counts it; that file is replaced last. Those of v3.0
-share files, which a journal puts back. While an episode is recorded,
-`.unfinished/` exists and is locked by the recording process, so that opening the dataset meanwhile
-disturbs nothing.
+share files, which a journal puts back. While an episode is recorded, `.unfinished/` exists and is locked by the
+recording process, so that opening the dataset meanwhile disturbs nothing.
 """
 
 from __future__ import annotations

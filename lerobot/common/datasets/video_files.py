@@ -26,7 +26,7 @@ class PacketWriter:
         self._output, self._stream, self._kind, self._last_dts = None, None, None, None
 
     def append(self, path: Path, start: float = 0.0, end: float | None = None) -> Fraction:
-        """Copy the frames of [start, end) seconds, which must begin at a keyframe; return where they start."""
+        """Copy the frames of [start, end) seconds, return where they start; VideoDecodeError if not at keyframes."""
         try:
             with av.open(str(path)) as source:
                 stream = source.streams.video[0]
@@ -64,6 +64,8 @@ class PacketWriter:
             if last is not None and packet.pts >= last:
                 if packet.is_keyframe:
                     break
+                if stream.codec_context.has_b_frames:
+                    raise VideoDecodeError(f"Video '{stream.container.name}': {end} s is not at a keyframe.")
                 continue
             chosen.append(packet)
         return chosen
