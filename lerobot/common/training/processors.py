@@ -22,7 +22,7 @@ def match_dataset(cfg, dataset) -> None:
     """Fit the dataset to the checkpoint that a run starts from, before the policy is built.
 
     Puts the cameras' renaming into `cfg.rename_map` and shows it as a table; adds the task sentences to
-    `cfg.policy.training_tasks` where the policy reads them.
+    `cfg.policy.training_tasks` where the policy reads them. Warns of episodes that are shorter than a chunk.
     """
     features = dataset_to_policy_features(dataset.meta.features)
     cfg.rename_map = match_cameras(cfg.policy, features, cfg.rename_map)
@@ -30,6 +30,20 @@ def match_dataset(cfg, dataset) -> None:
         logging.info("%s", table)
     if hasattr(cfg.policy, "training_tasks"):
         cfg.policy.training_tasks = sorted({*cfg.policy.training_tasks, *_tasks_of(dataset)})
+    _compare_chunk_with_episodes(cfg.policy, dataset)
+
+
+def _compare_chunk_with_episodes(policy, dataset) -> None:
+    index = dataset.episode_data_index
+    shortest = int((index["to"] - index["from"]).min())
+    chunk = len(policy.action_delta_indices or ())
+    if chunk > shortest:
+        logging.warning(
+            "A chunk of %d actions is longer than the shortest episode (%d frames): every chunk of it is padded, and "
+            "what is padded is not learnt. A shorter --policy.chunk_size fits better.",
+            chunk,
+            shortest,
+        )
 
 
 def _tasks_of(dataset) -> list[str]:

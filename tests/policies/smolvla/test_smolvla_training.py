@@ -208,6 +208,12 @@ def test_a_typed_learning_rate_counts_when_resuming(run, tmp_path):
     assert state_of(folder)[1][0]["lr"] <= 2.5e-6
 
 
+def test_a_chunk_longer_than_an_episode_is_told_and_trained_on(run, caplog):
+    folder = run(*FROM_ZERO, *EVERYTHING, "--policy.chunk_size=9")
+    assert "chunk of 9 actions is longer than the shortest episode (4 frames)" in caplog.text
+    assert load_file(folder / "model.safetensors")["model.action_out_proj.weight"].isfinite().all()
+
+
 def test_from_zero_without_the_language_models_weights_stops(run):
     with pytest.raises(FileNotFoundError, match="--policy.path=.*--preset=smolvla_mini.*train_expert_only=false"):
         run(*FROM_ZERO)

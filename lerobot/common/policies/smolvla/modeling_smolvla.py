@@ -21,6 +21,7 @@ from lerobot.common.constants import (
     OBS_LANGUAGE_TOKENS,
     OBS_STATE,
 )
+from lerobot.common.policies.cameras import is_empty_camera
 from lerobot.common.policies.common.action_queue import ActionQueue
 from lerobot.common.policies.common.flow_matching import (
     attention_bias,
@@ -92,6 +93,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
             if config.load_vlm_weights:
                 self.source.load_weights(self.model.vlm_with_expert.vlm)
         self._queue = ActionQueue(config.n_action_steps)
+        self._warned_of_absent = False
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs) -> SmolVLAPolicy:
@@ -246,8 +248,9 @@ class SmolVLAPolicy(PreTrainedPolicy):
 
         Where the batch has kept picture tokens, these `(B, N, D)` in their place.
 
-        Absent cameras, at most `empty_cameras` of them, stand last as None with a mask that is all false.
-        Raises ValueError if no camera of the configuration is in the batch.
+        Absent cameras, at most `empty_cameras` of them, stand last as None with a mask that is all false; further
+        ones are left out, with one warning. Raises ValueError if no camera of the configuration is in the batch, or
+        one has another shape than (B, 3, H, W) or (B, T, 3, H, W).
         """
         if FROZEN_PICTURES in batch:
             kept, masks = list(batch[FROZEN_PICTURES].unbind(1)), list(batch[FROZEN_MASK].unbind(1))
@@ -260,7 +263,8 @@ class SmolVLAPolicy(PreTrainedPolicy):
                 "All image features are missing from the batch. The policy reads "
                 f"{', '.join(names) or 'no camera'}; the batch has {', '.join(batch)}."
             )
-        images: list[Tensor | None] = [self._prepare_image(batch[name]) for name in present]
+        self._warn_of_absent([n for n in names if n not in batch])
+        images: list[Tensor | None] = [self._prepare_image(name, batch[name]) for name in present]
         count, device = images[0].shape[0], images[0].device
         masks = [
             batch[f"{n}_padding_mask"].bool()
@@ -272,16 +276,40 @@ class SmolVLAPolicy(PreTrainedPolicy):
         masks += [torch.zeros(count, dtype=torch.bool, device=device)] * absent
         return images + [None] * absent, masks
 
-    def _prepare_image(self, image: Tensor) -> Tensor:
+    def _warn_of_absent(self, absent: list[str]) -> None:
+        left_out = [n for n in absent if not is_empty_camera(n)][self.config.empty_cameras :]
+        if left_out and not self._warned_of_absent:
+            self._warned_of_absent = True
+            logging.warning(
+                "The batch lacks %s, which this policy was trained with; it goes on without. Check the cameras' names "
+                "(--rename_map), or set --policy.empty_cameras=%d if that is meant.",
+                ", ".join(left_out),
+                self.config.empty_cameras + len(left_out),
+            )
+
+    def _prepare_image(self, name: str, image: Tensor) -> Tensor:
         image = image[:, -1] if image.ndim == 5 else image
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise ValueError(
+                f"Pictures of '{name}' have shape {tuple(image.shape)}; expected (batch, 3, height, width), RGB in "
+                "[0, 1]. A single frame gets its batch axis from the preprocessor."
+            )
         if self.config.resize_imgs_with_padding is not None:
             image = resize_with_pad(image, *self.config.resize_imgs_with_padding, pad_value=0)
         return image * 2.0 - 1.0
 
     def prepare_state(self, batch: dict[str, Tensor]) -> Tensor:
         """The latest state, zero-padded: `(B, max_state_dim)`."""
+        if OBS_STATE not in batch:
+            raise ValueError(f"The batch has no '{OBS_STATE}', only {', '.join(batch)}.")
         state = batch[OBS_STATE]
         state = state[:, -1] if state.ndim > 2 else state
+        if not torch.isfinite(state).all():
+            wrong = (~torch.isfinite(state)).nonzero()[:, -1].unique().tolist()
+            raise ValueError(
+                f"'{OBS_STATE}' is not finite in components {wrong}: look at the dataset's column (or the robot's "
+                "reading), and at the statistics that normalize it."
+            )
         if self.config.adapt_to_pi_aloha:
             state = aloha.decode_state(state)
         return pad_vector(state, self.config.max_state_dim)

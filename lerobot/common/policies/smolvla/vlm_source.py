@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lerobot.common.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
@@ -153,10 +153,15 @@ class VLMSource:
 def _copy_known(path: Path, module: nn.Module) -> set[str]:
     """Copy the tensors of a safetensors file that `module` has, cast to its dtypes; returns their names."""
     targets = module.state_dict()
-    with safe_open(str(path), framework="pt") as f, torch.no_grad():
-        known = targets.keys() & set(f.keys())
-        for name in known:
-            targets[name].copy_(f.get_tensor(name))
+    try:
+        with safe_open(str(path), framework="pt") as f, torch.no_grad():
+            known = targets.keys() & set(f.keys())
+            for name in known:
+                targets[name].copy_(f.get_tensor(name))
+    except SafetensorError as e:
+        raise ValueError(f"{path} is truncated or not a safetensors file ({e}); fetch it again.") from e
+    except RuntimeError as e:  # a shape
+        raise ValueError(f"{path} does not fit its config.json: tensor {name}: {e}") from e
     return known
 
 
