@@ -25,6 +25,8 @@ from lerobot.common.robot_devices.motors.configs import DynamixelMotorsBusConfig
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 
 BEAT, ARM, DISARM, DONE = b".", b"A", b"D", b"Q"
+SILENT = "the control program gives no sign of life"
+GONE = "the control program ended without switching the torque off"
 READY = b"ready\n"
 TICK_S = 1 / 30
 LIMIT_S = 2.0  # to notice, open the ports and switch off, beside the landing itself
@@ -103,10 +105,10 @@ def wait_for_trouble(pipe: int, release_after_s: float) -> str | None:
         remaining = max(0.0, last + release_after_s - time.monotonic()) if armed else None
         ready, _, _ = select.select([pipe], [], [], remaining)
         if not ready:
-            return f"the control program gave no sign of life for {release_after_s:.1f} s"
+            return SILENT
         data = os.read(pipe, 4096)
         if not data:
-            return "the control program ended without switching the torque off"
+            return GONE
         if DONE in data:
             return None
         for sign in data:
@@ -126,15 +128,21 @@ def land(arm: dict, seconds: float) -> None:
             _glide(bus, np.array(arm["rest"], dtype=np.float64), seconds)
         except (ConnectionError, RuntimeError) as e:
             logging.error("The arm could not be landed (%s); its torque is switched off where it is.", e)
-        for attempt in range(TRIES):
-            try:
-                bus.set_torque(False)
-                break
-            except (ConnectionError, RuntimeError) as e:
-                logging.error("Switching torque off failed (try %d): %s", attempt + 1, e)
-                bus.reconnect()
+        _release(bus)
     finally:
         bus.disconnect(torque_off=False)
+
+
+def _release(bus: DynamixelMotorsBus) -> None:
+    for attempt in range(1, TRIES + 1):
+        try:
+            bus.set_torque(False)
+            return
+        except (ConnectionError, RuntimeError) as e:
+            if attempt == TRIES:
+                raise
+            logging.error("Switching torque off failed (try %d): %s", attempt, e)
+            bus.reconnect()
 
 
 def _glide(bus: DynamixelMotorsBus, rest: np.ndarray, seconds: float) -> None:
@@ -167,15 +175,18 @@ def main() -> None:
     if trouble is None:
         return
     logging.error("%s: landing the arm, then switching its torque off.", trouble)
-    with contextlib.suppress(ProcessLookupError):
-        if os.getppid() == task["pid"]:  # it hangs, and would talk on the same bus
+    if trouble == SILENT and os.getppid() == task["pid"]:  # it hangs, and would talk on the same bus
+        with contextlib.suppress(ProcessLookupError):
             os.kill(task["pid"], signal.SIGKILL)
+    start, failed = time.monotonic(), False
     for arm in task["arms"]:
         try:
             land(arm, task["landing_s"])
         except (OSError, RuntimeError) as e:
+            failed = True
             logging.error("%s: %s CUT THE POWER of the arm.", arm["port"], e)
-    logging.error("Torque is off.")
+    if not failed:
+        logging.error("Torque is off, %.2f s after the trouble was noticed.", time.monotonic() - start)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from lerobot.common.robot_devices.simulation.pty_server import PtyServer, ServoB
 from lerobot.common.robot_devices.simulation.twin_arm import TwinFollower, TwinLeader
 
 ORPHAN_S = 30.0  # after its program died, the twin ends at the latest then
+LIMP_S = 3.0  # it goes on for this long after the torque went off, so that others can see that it did
 REQUESTS = ("reset", "advance", "picture", "state", "pose", "fault")
 CATCH_UP = 3  # frames of physics at once when rendering was slower than time
 
@@ -94,7 +95,7 @@ class Twin:
             "frame": self.world.frame,
             "angles": self.world.joint_angles().tolist(),
             "torque": [servo.torque for servo in servos],
-            "goals": self.follower.mounting.degrees([servo.goal for servo in servos]).tolist(),
+            "goals": self.follower.goals().tolist(),
             "faults": self.buses[0].faults.counts,
             "pid_time": time.monotonic(),
         }, b""
@@ -135,7 +136,9 @@ class Twin:
     def serve(self, link: socket.socket) -> None:
         """Until the program says goodbye, or is gone and the torque is off."""
         orphaned_at, due = None, time.monotonic() + 1 / FPS
-        while orphaned_at is None or (self._energised() and time.monotonic() < orphaned_at + ORPHAN_S):
+        limp_at = None
+        while orphaned_at is None or time.monotonic() < min(orphaned_at + ORPHAN_S, (limp_at or float("inf")) + LIMP_S):
+            limp_at = None if self._energised() else limp_at or time.monotonic()
             realtime = self.options.time == "realtime" or orphaned_at is not None
             timeout = max(0.0, due - time.monotonic()) if realtime else 0.5
             for _ in self.server.serve_once(timeout, [] if orphaned_at is not None else [link]):

@@ -78,6 +78,11 @@ class TwinFollower:
             servo.watch(1 / FPS)
             servo.sense()
 
+    def goals(self) -> np.ndarray:
+        """The servos' goals as angles in degrees, (6,)."""
+        steps = np.array([servo.goal for servo in self.servos])
+        return self.mounting.degrees(steps - self._turns() * RESOLUTION)
+
     def _turns(self) -> np.ndarray:
         """Whole turns by which each servo's count differs from the joint's angle."""
         return np.round((np.array([servo.shaft for servo in self.servos]) - self._true) / RESOLUTION)

@@ -1,0 +1,67 @@
+"""Give a motor its id and baud rate; exactly one motor is connected meanwhile.
+
+python lerobot/scripts/configure_motor.py --port=/dev/ttyACM0 --brand=dynamixel --model=xl330-m288 --ID=3
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from lerobot.common.robot_devices.motors.control_table import BAUD_RATES, CONTROL_TABLE, DEFAULT_BAUD_RATE, MODELS
+from lerobot.common.robot_devices.motors.dynamixel_port import DynamixelPort
+from lerobot.common.utils.utils import run_command
+
+SCANNED_IDS = range(1, 10)
+
+
+def find_motor(port: DynamixelPort) -> tuple[int, int]:
+    """(baud rate, id) of the one motor that answers; OSError if none or several do."""
+    found = []
+    for rate in sorted(BAUD_RATES, key=lambda rate: rate != port.baud_rate):
+        port.set_baud_rate(rate)
+        found += [(rate, motor) for motor in SCANNED_IDS if port.ping(motor, tries=1) is not None]
+        if found:
+            break
+    if len(found) != 1:
+        raise OSError(f"{len(found)} motors answer ({found}), expected one: connect only the motor to be configured.")
+    port.set_baud_rate(found[0][0])
+    return found[0]
+
+
+def configure_motor(path: str, model: str, motor: int, baud_rate: int = DEFAULT_BAUD_RATE) -> None:
+    """Set id and baud rate of the one motor on a port, and read both back; OSError, ValueError."""
+    if baud_rate not in BAUD_RATES:
+        raise ValueError(f"--baudrate={baud_rate}: expected one of {', '.join(map(str, BAUD_RATES))}.")
+    port = DynamixelPort(path, DEFAULT_BAUD_RATE)
+    port.open()
+    try:
+        rate, old = find_motor(port)
+        number = port.ping(old)
+        if number != MODELS[model].number:
+            raise ValueError(f"The motor has model number {number}, a {model} has {MODELS[model].number}.")
+        port.write(old, *CONTROL_TABLE["Torque_Enable"], 0)
+        port.write(old, *CONTROL_TABLE["ID"], motor)
+        port.write(motor, *CONTROL_TABLE["Baud_Rate"], BAUD_RATES.index(baud_rate))
+        port.set_baud_rate(baud_rate)
+        stored = port.sync_read(*CONTROL_TABLE["ID"], [motor])[0][0]
+        if stored != motor:
+            raise OSError(f"The motor stores id {stored}, expected {motor}: try again.")
+        print(f"Motor {model}: id {old} -> {motor}, {rate} -> {baud_rate} baud.")
+    finally:
+        port.close()
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", required=True)
+    parser.add_argument("--brand", choices=("dynamixel",), default="dynamixel")
+    parser.add_argument("--model", choices=sorted(MODELS), required=True)
+    parser.add_argument("--ID", type=int, required=True)
+    parser.add_argument("--baudrate", type=int, default=DEFAULT_BAUD_RATE)
+    args = parser.parse_args()
+    run_command(lambda: configure_motor(args.port, args.model, args.ID, args.baudrate))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""The commands of control_robot.py on the simulated arm, down to the bytes on its bus."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("mujoco")
+
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.robot_devices import control_utils, recording
+from lerobot.common.robot_devices.control_configs import parse_control
+from lerobot.common.robot_devices.robots.utils import make_robot, make_robot_from_config
+from lerobot.common.robot_devices.simulation.twin_process import TwinProcess
+from lerobot.common.robot_devices.supervisor import Supervision
+from lerobot.scripts.control_robot import control_robot
+
+SIM = ["--robot.type=koch_sim", "--robot.time=lockstep", "--robot.supervise=false"]
+RECORD = [
+    *SIM,
+    "--control.type=record",
+    "--control.repo_id=me/cubes",
+    "--control.single_task=Pick.",
+    "--control.warmup_time_s=0",
+    "--control.push_to_hub=false",
+    "--control.play_sounds=false",
+]
+
+
+def run(*flags: str):
+    return control_robot(parse_control(list(flags)))
+
+
+@pytest.fixture
+def robot():
+    made = make_robot("koch_sim", time="lockstep", cameras={}, supervise=False)
+    made.connect()
+    yield made
+    if made.is_open:
+        made.disconnect(land=False)
+
+
+def torques(robot) -> list[bool]:
+    return robot.twin.ask("state")["torque"]
+
+
+def test_an_episode_is_recorded_resumed_and_replayed_to_the_same_end(tmp_path):
+    root = tmp_path / "cubes"
+    flags = [*RECORD, f"--control.root={root}", "--robot.cameras={}"]
+    run(*flags, "--control.num_episodes=1")
+    dataset = LeRobotDataset("me/cubes", root=root)
+    assert dataset.meta.info["units"] == "legacy" and dataset.meta.info["sim"]["seed"] == 0
+    assert dataset.features["action"]["names"][0] == "main_shoulder_pan"
+    offset = (dataset.table["action"] - dataset.table["observation.state"]).abs().mean()
+    assert 0.3 < offset < 4.0
+    report = json.loads((tmp_path / "cubes.control_report.jsonl").read_text())
+    assert report["success"] and report["bus"]["main"]["failures"] == 0 and not report["safety"]["main"]
+    with pytest.raises(FileExistsError, match="resume"):
+        run(*flags, "--control.num_episodes=1")
+    run(*flags, "--control.num_episodes=1", "--control.resume=true", "--control.episode_time_s=0.2")
+    assert LeRobotDataset("me/cubes", root=root).num_episodes == 2
+
+    replay = parse_control(
+        [*SIM, "--control.type=replay", "--control.repo_id=me/cubes", f"--control.root={root}", "--control.episode=0"]
+    )
+    robot = make_robot_from_config(replay.robot)
+    recording.replay(robot, replay.control)
+    assert robot.success
+    robot.disconnect()
+
+
+def test_pictures_of_the_twin_are_recorded_and_a_policy_runs(tmp_path):
+    cameras = json.dumps({"laptop": {"type": "sim", "name": "laptop", "width": 64, "height": 48}})
+    root = tmp_path / "cubes"
+    run(*RECORD, f"--control.root={root}", "--control.num_episodes=1", "--control.episode_time_s=1",
+        f"--robot.cameras={cameras}")  # fmt: skip
+    dataset = LeRobotDataset("me/cubes", root=root)
+    assert dataset[0]["observation.images.laptop"].shape == (3, 48, 64)
+    checkpoint = make_checkpoint(dataset, tmp_path / "checkpoint")
+    flags = [*RECORD, f"--robot.cameras={cameras}", f"--control.policy.path={checkpoint}", "--control.num_episodes=2",
+             "--control.episode_time_s=0.5", f"--control.root={tmp_path / 'eval_cubes'}"]  # fmt: skip
+    with pytest.raises(ValueError, match="eval_cubes"):
+        run(*flags)
+    evaluated = run(*flags, "--control.repo_id=me/eval_cubes")
+    assert evaluated.meta.total_frames == 30
+    table = LeRobotDataset("me/eval_cubes", root=tmp_path / "eval_cubes").table
+    assert table["action"].isfinite().all()
+    # The same start and a policy that was reset: both episodes' first actions are the arm's rest pose, ramped from.
+    assert (table["action"][0] - table["action"][15]).abs().max() < 3.0
+
+
+def make_checkpoint(dataset, path):
+    from lerobot.common.policies.factory import make_policy, make_policy_config, make_pre_post_processors
+
+    config = make_policy_config(
+        "act", device="cpu", chunk_size=4, n_action_steps=4, dim_model=16, n_heads=2, dim_feedforward=16,
+        n_encoder_layers=1, n_vae_encoder_layers=1, latent_dim=4, pretrained_backbone_weights=None,
+    )  # fmt: skip
+    policy = make_policy(config, ds_meta=dataset.meta)
+    pre, post = make_pre_post_processors(config, dataset_stats=dataset.meta.stats)
+    policy.save_pretrained(path)
+    pre.save_pretrained(path)
+    post.save_pretrained(path)
+    return path
+
+
+def test_keys_end_discard_and_stop(robot, tmp_path):
+    events = control_utils.new_events()
+    events["exit_early"] = True
+    frames = []
+
+    class Recorder:
+        fps = 30
+        add_frame = staticmethod(frames.append)
+
+    control_utils.control_loop(robot, 1, True, dataset=Recorder, events=events, fps=30, single_task="x")
+    assert len(frames) == 1 and not events["exit_early"]
+    control_utils.control_loop(robot, 0.5, True, dataset=Recorder, events=events, fps=30, single_task="x")
+    assert len(frames) == 16
+    with pytest.raises(ValueError, match="fps"):
+        control_utils.control_loop(robot, 1, True, dataset=Recorder, events=events, fps=10, single_task="x")
+
+
+def test_whatever_ends_a_run_torque_is_off(robot):
+    assert all(torques(robot))
+    twin = robot.twin
+    close = twin.close
+    twin.close = lambda: None
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            robot.disconnect()
+    state = twin.ask("state")
+    assert not any(state["torque"])
+    np.testing.assert_allclose(state["angles"], [0, 134, 180, -19, 0, 35], atol=4)
+    close()
+
+
+def test_an_action_that_is_not_a_number_never_moves_the_arm(robot):
+    before = robot.follower_positions()
+    for _ in range(5):
+        robot.send_action(torch.full((6,), float("nan")))
+        robot.clock.wait(1 / 30)
+    np.testing.assert_allclose(robot.follower_positions(), before, atol=0.3)
+    assert robot.envelopes["main"].interventions()["refused"] == 5
+
+
+def test_a_wild_policy_stays_in_the_envelope_seen_from_the_servos(robot):
+    rng = np.random.default_rng(0)
+    last, limits = np.array(robot.twin.ask("state")["goals"]), robot.envelopes["main"].limits
+    for _ in range(60):
+        robot.send_action(torch.from_numpy(rng.uniform(-400, 400, 6)))
+        robot.clock.wait(1 / 30)
+        goals = np.array(robot.twin.ask("state")["goals"])
+        assert (np.abs(goals - last) <= np.array(limits.speed) / 30 + 0.2).all()
+        assert (goals <= np.array(limits.high) + 1).all() and (goals >= np.array(limits.low) - 1).all()
+        last = goals
+
+
+def test_a_slipped_turn_at_rest_is_undone_before_torque_is_on():
+    made = make_robot("koch_sim", time="lockstep", cameras={}, supervise=False, calibration="hard")
+    made.open()
+    made.twin.ask("fault", kind="slip", motor=2, value=1)
+    made.energise()
+    np.testing.assert_allclose(made.follower_positions(), [0, 134, 180, -19, 0, 35], atol=1)
+    made.disconnect(land=False)
+
+
+def test_problems_are_told_together_and_before_torque(capsys):
+    cfg = parse_control([*SIM, "--robot.cameras={}", "--control.type=teleoperate", "--control.teleop_time_s=1"])
+    made = make_robot_from_config(cfg.robot)
+    opened = made.open
+
+    def open_with_faults():
+        findings = opened()
+        made.twin.ask("fault", kind="vanish", motor=4)
+        made.twin.ask("fault", kind="volts", motor=2, value=9.0)
+        made._calibration_path("main_leader").write_text('{"motor_names": ["shoulder_pan"]}')
+        return findings
+
+    made.open = open_with_faults
+    with pytest.raises(ValueError, match="torque was not switched on"):
+        recording.teleoperate(made, cfg.control)
+    table = capsys.readouterr().out
+    assert "wrist_flex" in table and "9.0 V" in table and "lacks" in table
+    assert not any(torques(made))
+    made.disconnect()
+
+
+def test_a_missing_port_names_the_simulated_arm():
+    with pytest.raises(ValueError, match="problems"):
+        run("--robot.type=koch", "--robot.cameras={}", "--control.type=teleoperate", "--control.teleop_time_s=1")
+
+
+def test_a_dead_program_is_landed_by_its_supervisor():
+    twin = TwinProcess(time="realtime", leader="hold")
+    made = make_robot("koch_sim", cameras={}, supervise=False)
+    for bus, port in zip((made.follower_arms["main"], made.leader_arms["main"]), twin.ports, strict=True):
+        bus.port = port
+        bus.connect()
+    made.envelope_config.landing_s = 0.3
+    made.energise()
+    made.supervision = Supervision.start(made)
+    assert all(twin.ask("state")["torque"])
+    process = made.supervision._process
+    process.stdin.close()  # what the supervisor sees when the program is killed
+    process.wait()
+    assert not any(twin.ask("state")["torque"])
+    made.supervision, made.is_open = None, False
+    for bus in made.buses.values():
+        bus.disconnect(torque_off=False)
+    process.stdout.close()
+    twin.close()
+
+
+@pytest.mark.parametrize(
+    "flags, word",
+    [
+        (["--control.type=record", "--control.single_task=x"], "repo_id"),
+        (["--control.type=record", "--control.repo_id=x", "--control.single_task=x"], "one slash"),
+        (["--control.type=record", "--control.repo_id=me/eval_x", "--control.single_task=x"], "eval_"),
+        (["--control.type=replay"], "repo_id"),
+        (["--control.type=calibrate", '--control.arms=["main_third"]'], "main_leader"),
+        (["--control.type=teleoperate", "--safety=never"], "on or off"),
+        (["--control.type=teleoperate", "--control.speed=3"], "speed"),
+        (["--control.type=remote_robot"], "Koch"),
+    ],
+)
+def test_flags_that_cannot_be_meant(flags, word):
+    with pytest.raises((ValueError, NotImplementedError), match=word):
+        run(*SIM, *flags)
+
+
+def test_legacy_flags_have_their_defaults():
+    control = parse_control([*SIM, "--control.type=record", "--control.repo_id=a/b", "--control.single_task=t"]).control
+    assert (control.warmup_time_s, control.episode_time_s, control.reset_time_s) == (10, 60, 60)
+    assert control.num_episodes == 50 and control.video and control.push_to_hub
+    assert not control.resume and control.policy is None
+
+
+def test_the_log_line_of_lerobot_0_1(robot, caplog):
+    robot.teleop_step()
+    with caplog.at_level(logging.INFO):
+        control_utils.log_control_info(robot, 0.0333, episode_index=1, frame_index=2, fps=30)
+    assert caplog.messages[-1].startswith("ep:1 frame:2 dt:33.30 (30.0hz) dtRlead:")
