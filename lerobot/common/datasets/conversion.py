@@ -29,10 +29,10 @@ class Conversion:
     """
 
     def __init__(self, output: Path, settings: dict):
-        self.output, self._notes = Path(output), Path(output) / WORK_DIR
+        self.output, self.notes = Path(output), Path(output) / WORK_DIR
         settings = json.loads(json.dumps(settings, default=str))
-        if (self._notes / "settings.json").exists():
-            found = read_json(self._notes / "settings.json")
+        if (self.notes / "settings.json").exists():
+            found = read_json(self.notes / "settings.json")
             if found != settings:
                 raise ValueError(
                     f"'{output}' holds a conversion begun with {found}, not {settings}; delete it or choose another "
@@ -42,11 +42,11 @@ class Conversion:
         elif self.output.exists() and any(self.output.iterdir()):
             raise FileExistsError(f"'{output}' is not empty; give a new folder with --output.")
         else:
-            write_json(settings, self._notes / "settings.json")
+            write_json(settings, self.notes / "settings.json")
 
     def file(self, relative: str | Path, write: Callable[[Path], object]) -> object:
         """Let `write` make a file unless it is there; returns what `write` returned then, a JSON value."""
-        note = self._notes / "done" / f"{relative}.json"
+        note = self.notes / "done" / f"{relative}.json"
         if not note.exists():
             with atomic_path(self.output / relative) as partial:
                 result = write(partial)
@@ -60,7 +60,7 @@ class Conversion:
     def finish(self, info: dict) -> None:
         """Write info.json, which makes it a dataset, and forget the notes."""
         write_json(info, self.output / INFO_PATH)
-        shutil.rmtree(self._notes)
+        shutil.rmtree(self.notes)
 
 
 def progress(items, what: str, unit: str = "episode"):
