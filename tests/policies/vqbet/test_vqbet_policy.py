@@ -121,6 +121,15 @@ def test_the_first_phase_ends_after_its_steps(caplog):
     assert "classification_loss" in policy(batch)[1]
 
 
+def test_a_validation_loss_in_the_first_phase_changes_nothing():
+    policy, batch = policy_of(config_of(), phase=1).eval(), batch_of(config_of())
+    before = {k: v.clone() for k, v in policy.state_dict().items()}
+    for _ in range(4):
+        policy(batch)
+    assert all(torch.equal(v, before[k]) for k, v in policy.state_dict().items())
+    assert policy.config.n_vqvae_steps_done == 0
+
+
 def test_a_checkpoint_continues_the_first_phase_where_it_stopped(tmp_path):
     policy, batch = policy_of(config_of(), phase=1).train(), batch_of(config_of())
     for _ in range(2):
@@ -131,14 +140,13 @@ def test_a_checkpoint_continues_the_first_phase_where_it_stopped(tmp_path):
     assert loaded.vqbet.action_head.vqvae_model.discretized
 
 
-def test_a_weights_file_without_the_count_starts_the_first_phase_anew(tmp_path):
-    from safetensors.torch import load_file, save_file
-
+def test_a_checkpoint_without_the_count_starts_the_first_phase_anew(tmp_path):
     policy = policy_of(config_of(), phase=1).train()
     policy(batch_of(config_of()))
     policy.save_pretrained(tmp_path)
-    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")
-    assert VQBeTPolicy.from_pretrained(tmp_path).vqbet.action_head.vqvae_steps == 0
+    (tmp_path / "extras.json").unlink()
+    config = config_of()
+    assert VQBeTPolicy.from_pretrained(tmp_path, config=config).vqbet.action_head.vqvae_steps == 0
 
 
 def test_a_batch_of_only_padded_chunks_changes_nothing():

@@ -83,6 +83,7 @@ class VQBeTConfig(PreTrainedConfig):
 
     # codes that nothing was assigned to take the place of a random sample; LeRobot 0.4.4 lets them run away
     reseed_dead_codes: bool = extra(False)
+    n_vqvae_steps_done: int = extra(0)  # of the first phase, written with every checkpoint
 
     def __post_init__(self):
         super().__post_init__()

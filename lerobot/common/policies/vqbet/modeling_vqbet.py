@@ -9,15 +9,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from lerobot.common.constants import ACTION, ACTION_IS_PAD, OBS_STATE, SAFETENSORS_SINGLE_FILE
+from lerobot.common.constants import ACTION, ACTION_IS_PAD, OBS_STATE
 from lerobot.common.policies.common.action_queue import ActionQueue
 from lerobot.common.policies.common.losses import masked_mean, repeat_into_padding
 from lerobot.common.policies.common.observation_history import ObservationHistory, check_steps
@@ -31,8 +28,6 @@ from lerobot.common.policies.vqbet.vqbet_utils import GPT, ResidualVQ, mlp
 LAYERS = 2  # of codes
 COMMITMENT_WEIGHT = 5.0
 FOCAL_GAMMA = 2.0
-# In the header of the weights: a tensor would be unknown to LeRobot 0.4.4.
-STEPS_KEY = "vqvae_steps"
 
 
 class VQBeTPolicy(PreTrainedPolicy):
@@ -120,21 +115,12 @@ class VQBeTPolicy(PreTrainedPolicy):
         is_pad = None if config.loss_over_padding else batch.get(ACTION_IS_PAD)
         actions = repeat_into_padding(batch[ACTION], is_pad)
         if not self.vqbet.action_head.vqvae_model.discretized:
-            return self.vqbet.learn_codes(actions, is_pad)
+            result = self.vqbet.learn_codes(actions, is_pad)
+            config.n_vqvae_steps_done = self.vqbet.action_head.vqvae_steps  # saved with the configuration
+            return result
         for key in self._history.features:
             check_steps(key, batch[key], config.n_obs_steps, "n_obs_steps")
         return self.vqbet.compute_loss(batch, actions, is_pad)
-
-    def _save_pretrained(self, folder: Path) -> None:
-        self.config._save_pretrained(folder)
-        steps = {STEPS_KEY: str(self.vqbet.action_head.vqvae_steps)}
-        save_model(self, str(folder / SAFETENSORS_SINGLE_FILE), metadata=steps)
-
-    def load_weights(self, path: str | Path, strict: bool = False) -> None:
-        """Copy a weights file, and go on in the first phase where it stopped; a file without the count starts anew."""
-        super().load_weights(path, strict=strict)
-        with safe_open(str(path), framework="pt") as f:
-            self.vqbet.action_head.vqvae_steps = int((f.metadata() or {}).get(STEPS_KEY, 0))
 
 
 class VQBeTModel(nn.Module):
@@ -200,7 +186,7 @@ class VQBeTHead(nn.Module):
         super().__init__()
         self.config = config
         self.vqvae_model = VqVae(config)
-        self.vqvae_steps = 0  # of the first phase that are done
+        self.vqvae_steps = config.n_vqvae_steps_done
         inside, codes = config.gpt_output_dim, config.vqvae_n_embed
         if config.sequentially_select:
             self.map_to_cbet_preds_primary_bin = mlp(inside, codes)
@@ -228,9 +214,10 @@ class VQBeTHead(nn.Module):
             "n_different_combinations": pairs.any(0).sum(),
             "recon_l1_error": error,
         }
-        self.vqvae_steps += 1
-        if self.vqvae_steps >= n_vqvae_training_steps:
-            self._finish_first_phase()
+        if self.training:  # a validation loss is no step
+            self.vqvae_steps += 1
+            if self.vqvae_steps >= n_vqvae_training_steps:
+                self._finish_first_phase()
         return loss, info
 
     def _finish_first_phase(self) -> None:
