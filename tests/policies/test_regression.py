@@ -112,6 +112,13 @@ def test_every_registered_policy_has_a_row():
     assert not missing, f"add rows to tests/policies/regression_table.py for {missing}"
 
 
+@each_policy
+def test_the_paper_and_the_memory_are_named(name):
+    text = PreTrainedConfig.get_known_choices()[name].__doc__
+    assert "https://arxiv.org/abs/" in text
+    assert " GB" in text or " MB" in text
+
+
 @pytest.fixture(scope="module")
 def runs(root, tmp_path_factory):
     """Train a policy for four steps, once; returns the folder of the run."""

@@ -20,7 +20,13 @@ def _default_normalization() -> dict[str, NormalizationMode]:
 @PreTrainedConfig.register_subclass("smolvla")
 @dataclass
 class SmolVLAConfig(PreTrainedConfig):
-    """A small vision-language model reads cameras, task and state; an expert beside it denoises a chunk.
+    """SmolVLA (Shukor et al. 2025, https://arxiv.org/abs/2506.01844).
+
+    A small vision-language model reads cameras, task and state; an expert beside it, which attends its keys and
+    values, turns noise into a chunk of actions by flow matching. Choose it where the task is given as a sentence, or to
+    build on weights that saw many arms (`lerobot/smolvla_base`); for one task from few demonstrations ACT is smaller
+    and faster. At its default size of 450 M parameters, of which 100 M are trained, training takes 1.5 GB for weights,
+    gradients and optimizer; a step of two samples peaks at 2.3 GB.
 
     Raises ValueError for `n_action_steps` above `chunk_size`, NotImplementedError for delta joint actions.
     """
