@@ -13,6 +13,7 @@ from contextlib import closing
 
 import torch
 
+from lerobot.common.checks.camera_ghost import references_of_dataset
 from lerobot.common.datasets.factory import make_dataset
 from lerobot.common.optim.factory import make_optimizer_and_scheduler
 from lerobot.common.policies.adapters import add_adapter
@@ -82,8 +83,8 @@ def train(cfg: TrainPipelineConfig):
     optimizer, scheduler = make_optimizer_and_scheduler(cfg, policy)
     optimizer = engine.prepare(policy, optimizer)
     plan = make_plan(dataset, cfg, engine.world_size)
-    record = make_record(cfg, dataset, plan)
-    run = Run(cfg, engine, plan, policy, optimizer, scheduler, preprocessor, postprocessor, record)
+    record, references = make_record(cfg, dataset, plan), references_of_dataset(dataset.meta)
+    run = Run(cfg, engine, plan, policy, optimizer, scheduler, preprocessor, postprocessor, record, references)
     validation = HeldOut(cfg, held_out)
 
     with closing(CheckpointSaver(cfg, engine)) as saver:

@@ -15,6 +15,7 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.scripts.train import train
 
 FILES = {
+    "pretrained_model/camera_reference/laptop.png",
     "manifest.json",
     "pretrained_model/training_record.json",
     "pretrained_model/config.json",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lerobot.common.checks import camera_ghost as ghost
 from lerobot.common.checks.finding import Finding, by_severity
 from lerobot.common.checks.robot import (
     DAY_S,
@@ -18,7 +19,6 @@ from lerobot.common.checks.robot import (
     check_task,
     check_units,
 )
-from lerobot.common.robot_devices import ghost
 from lerobot.common.robot_devices.motors.calibration import load_calibration
 
 MEASURE_S = 0.5  # how long the cameras' rate is measured

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from lerobot.common.checks.camera_ghost import save_references
 from lerobot.common.constants import (
     CHECKPOINTS_DIR,
     LAST_CHECKPOINT_LINK,
@@ -95,6 +96,7 @@ class Snapshot:
     trained_weights: dict[str, torch.Tensor] | None = None  # where `weights` are averaged ones
     progress: dict[str, int] = field(default_factory=dict)
     record: dict[str, Any] | None = None
+    references: dict[str, Any] = field(default_factory=dict)  # camera -> one picture of the training data
 
 
 def take_snapshot(step: int, cfg, policy, optimizer=None, scheduler=None, processors=(), **more) -> Snapshot:
@@ -149,6 +151,7 @@ def write_snapshot(snapshot: Snapshot, checkpoint_dir: Path) -> None:
         write_json(snapshot.train_config, model_dir / TRAIN_CONFIG_NAME)
         for pipeline in snapshot.processors:
             pipeline.save_pretrained(model_dir)
+        save_references(snapshot.references, model_dir)
         if snapshot.record is not None:
             write_json(snapshot.record, model_dir / RECORD_NAME)
         save_training_step(snapshot.step, state_dir, **snapshot.progress)

@@ -38,6 +38,7 @@ class Run:
     preprocessor: Any
     postprocessor: Any
     record: dict[str, Any]
+    references: dict[str, Any]  # camera -> one picture of the training data
     average: WeightAverage | None = field(default=None, init=False)
 
     def __post_init__(self):
@@ -83,6 +84,7 @@ class Run:
             scaler=self.engine.scaler_state(),
             progress=self.plan.to_dict(),
             record=self.record | {"step": step},
+            references=self.references,
         )
 
     def deployed_weights(self):

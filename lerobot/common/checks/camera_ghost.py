@@ -45,16 +45,17 @@ def load_references(checkpoint: str | Path) -> dict[str, np.ndarray]:
     return {path.stem: cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths}
 
 
-def references_of_dataset(dataset) -> dict[str, np.ndarray]:
-    """The first picture of each camera of a LeRobotDataset, uint8 (H, W, 3) RGB."""
-    frame = dataset[0]
-    pictures = {}
-    for key in dataset.meta.camera_keys:
-        picture = frame[key].numpy()
-        if picture.dtype != np.uint8:
-            picture = np.round(picture * 255).astype(np.uint8)
-        pictures[key.rsplit(".", 1)[-1]] = np.ascontiguousarray(picture.transpose(1, 2, 0))
-    return pictures
+def references_of_dataset(meta) -> dict[str, np.ndarray]:
+    """The first picture of each camera of the dataset with this metadata, uint8 (H, W, 3) RGB."""
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+
+    if not meta.camera_keys or not meta.total_episodes:
+        return {}
+    first = next(iter(meta.episodes))
+    frame = LeRobotDataset(meta.repo_id, root=meta.root, episodes=[first], return_uint8=True)[0]
+    return {
+        key.rsplit(".", 1)[-1]: np.ascontiguousarray(frame[key].numpy().transpose(1, 2, 0)) for key in meta.camera_keys
+    }
 
 
 def compare(live: np.ndarray, reference: np.ndarray) -> View:
@@ -82,17 +83,22 @@ def check_cameras(live: dict[str, np.ndarray], references: dict[str, np.ndarray]
 
 
 def _verdicts(name: str, picture: np.ndarray, view: View, references: dict[str, np.ndarray]):
-    others = {other: compare(picture, image).alike for other, image in references.items() if other != name}
-    nearest = max(others, key=others.get, default=None)
-    mirrored = compare(picture[:, ::-1], references[name]).alike
-    upside_down = compare(picture[::-1, ::-1], references[name]).alike
+    name_of = {other: compare(picture, image).alike for other, image in references.items() if other != name}
+    nearest = max(name_of, key=name_of.get, default=None)
+    guesses = {  # what else could have happened -> how alike the pictures would be then
+        "camera.mirrored": compare(picture[:, ::-1], references[name]).alike,
+        "camera.upside_down": compare(picture[::-1, ::-1], references[name]).alike,
+        "camera.swapped": name_of.get(nearest, -1.0),
+    }
+    texts = {
+        "camera.mirrored": f"camera '{name}' is mirrored: switch its mirror image off.",
+        "camera.upside_down": f"camera '{name}' is upside down: turn it, or set its rotation to 180.",
+        "camera.swapped": f"camera '{name}' shows what '{nearest}' showed: swap their indices.",
+    }
     shift = np.hypot(*view.shift)
-    if nearest is not None and others[nearest] > max(view.alike, ALIKE) + BETTER:
-        yield "camera.swapped", "error", f"camera '{name}' shows what '{nearest}' showed: swap their indices."
-    elif mirrored > max(view.alike, ALIKE) + BETTER:
-        yield "camera.mirrored", "error", f"camera '{name}' is mirrored: switch its mirror image off."
-    elif upside_down > max(view.alike, ALIKE) + BETTER:
-        yield "camera.upside_down", "error", f"camera '{name}' is upside down: turn it, or set its rotation to 180."
+    best = max(guesses, key=guesses.get)
+    if guesses[best] > max(view.alike, ALIKE) + BETTER:
+        yield best, "error", texts[best]
     elif view.alike < ALIKE and shift < MOVED:
         yield "camera.other_view", "warning", f"camera '{name}' sees another scene than in training."
     elif shift >= MOVED:
