@@ -153,7 +153,7 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
         return {name: encoded[name] for name, f in self.extra_fields().items() if getattr(self, name) != _default_of(f)}
 
     def _save_pretrained(self, folder: Path) -> None:
-        encoded = draccus.encode(self, PreTrainedConfig)
+        encoded = draccus.encode(self)
         known = {k: v for k, v in encoded.items() if k not in self.extra_fields()}
         (folder / CONFIG_NAME).write_text(json.dumps({"type": self.type, **known}, indent=4))
         (folder / EXTRAS_NAME).unlink(missing_ok=True)

@@ -111,7 +111,7 @@ def _evaluate_in_workers(env_cfg, eval_cfg, n_workers, parts, videos_dir, n_vide
             for part in parts:
                 part.save_pretrained(checkpoint)
             registering = [type(env_cfg).__module__, type(parts[0].config).__module__]
-            encoded = draccus.encode(env_cfg, _env_base())
+            encoded = {"type": env_cfg.type, **draccus.encode(env_cfg)}  # draccus 0.10 gives the type, 0.11 does not
             workers.load(checkpoint=checkpoint, env=encoded, modules=registering)
             start = time.perf_counter()
             with tqdm(total=len(jobs), desc="Episodes", disable=None, leave=False) as bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lerobot.common.constants import ACTION, ACTION_IS_PAD, OBS_ENV_STATE, OBS_IMAGE, OBS_STATE, REWARD
@@ -98,14 +99,15 @@ class TDMPCPolicy(PreTrainedPolicy):
         batch: observations (B, H+1, ...), action (B, H, A) in [-1, 1], next.reward (B, H), and their `_is_pad`.
         """
         config, model = self.config, self.model
-        obs, action, reward, pads = self._training_tensors(batch)
-        z, predicted_reward = self._roll_out({k: v[0] for k, v in obs.items()}, action)
+        obs, action, reward, obs_pad, pads = self._training_tensors(batch)
+        first = {k: zero_padding(x[0], obs_pad[0]) for k, x in obs.items()}
+        z, predicted_reward = self._roll_out(first, action)
         states = z[:-1]
         q, v = model.Qs(states, action).float(), model.V(states).float()
         with torch.no_grad():
             following = {k: x[1:] for k, x in obs.items()}
-            next_z = self.model_target.encode(following)
-            q_target = reward + config.discount * model.V(model.encode(following))
+            next_z = zero_padding(self.model_target.encode(following), obs_pad[1:])
+            q_target = reward + config.discount * zero_padding(model.V(model.encode(following)), obs_pad[1:])
             v_target = self.model_target.Qs(states, action, return_min=True)
             advantage = self.model_target.Qs(states, action, return_min=True) - v
             weight = (config.advantage_scaling * advantage).exp().clamp(max=MAX_ADVANTAGE_WEIGHT)
@@ -142,8 +144,8 @@ class TDMPCPolicy(PreTrainedPolicy):
             rewards.append(r)
         return torch.stack(latents), torch.stack(rewards)
 
-    def _training_tensors(self, batch: dict[str, Tensor]) -> tuple[dict, Tensor, Tensor, dict[str, Tensor]]:
-        """Observations (H+1, B, ...), action (H, B, A), reward (H, B), and per loss what is padding (H, B)."""
+    def _training_tensors(self, batch: dict[str, Tensor]) -> tuple[dict, Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Observations (H+1, B, ...), action (H, B, A), reward (H, B), padding of observations and of each loss."""
         if not isinstance(batch.get(REWARD), Tensor):
             raise ValueError(
                 f"TD-MPC learns from '{REWARD}', which the batch lacks: train on a dataset that has it, or on "
@@ -158,7 +160,6 @@ class TDMPCPolicy(PreTrainedPolicy):
         if not self.config.loss_over_padding:
             action_pad = action_pad.cumsum(0) > 0  # a rollout through a padded action leads nowhere
             action, reward = zero_padding(action, action_pad), zero_padding(reward, reward_pad)
-            obs = {k: zero_padding(v, obs_pad) for k, v in obs.items()}
         if OBS_IMAGE in obs and self.config.max_random_shift_ratio > 0:
             ratio = self.config.max_random_shift_ratio
             obs[OBS_IMAGE] = flatten_forward_unflatten(lambda x: random_shifts_aug(x, ratio), obs[OBS_IMAGE])
@@ -170,7 +171,7 @@ class TDMPCPolicy(PreTrainedPolicy):
             "V_value_loss": start,
             "pi_loss": start,
         }
-        return obs, action, reward, pads
+        return obs, action, reward, obs_pad, pads
 
 
 def _pads(batch: dict[str, Tensor], keys: list[str], values: Tensor) -> Tensor:
@@ -189,16 +190,14 @@ def random_shifts_aug(x: Tensor, max_random_shift_ratio: float) -> Tensor:
 
     At most `max_random_shift_ratio` of the size in each direction. Draws from torch's generator of the device.
     """
-    count, channels, height, side = x.shape
+    count, _, height, side = x.shape
     if height != side:
         raise AssertionError(f"Random shifts take square pictures, not {height}x{side}.")
     most = round(max_random_shift_ratio * side)
-    shift = torch.randint(0, 2 * most + 1, (count, 1, 1, 2), device=x.device, dtype=x.dtype).long() - most
-    place = torch.arange(side, device=x.device)
-    columns = (place + shift[..., 0]).clamp(0, side - 1)[:, :, None]  # (N, 1, 1, n)
-    rows = (place + shift[..., 1]).clamp(0, side - 1)[..., None]  # (N, 1, n, 1)
-    picture = torch.arange(count, device=x.device).view(-1, 1, 1, 1)
-    return x[picture, torch.arange(channels, device=x.device).view(-1, 1, 1), rows, columns]
+    shift = torch.randint(0, 2 * most + 1, (count, 1, 1, 2), device=x.device, dtype=x.dtype).long().view(count, 2)
+    windows = F.pad(x, (most,) * 4, mode="replicate").unfold(2, side, 1).unfold(3, side, 1)  # (N, C, y, x, n, n)
+    moved = windows[torch.arange(count, device=x.device), :, shift[:, 1], shift[:, 0]]
+    return moved.contiguous(memory_format=torch.channels_last)  # convolutions are faster so
 
 
 __all__ = [

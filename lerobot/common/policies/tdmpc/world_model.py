@@ -103,7 +103,8 @@ class TDMPCObservationEncoder(nn.Module):
 
 def flatten_forward_unflatten(module: nn.Module, pictures: Tensor) -> Tensor:
     """Apply a module of (N, C, H, W) to pictures (..., C, H, W)."""
-    return module(pictures.flatten(0, -4)).unflatten(0, pictures.shape[:-3])
+    flat = pictures.flatten(0, -4).contiguous(memory_format=torch.channels_last)  # the faster layout
+    return module(flat).unflatten(0, pictures.shape[:-3])
 
 
 def slow_copy(model: TDMPCTOLD) -> TDMPCTOLD:
@@ -115,7 +116,8 @@ def slow_copy(model: TDMPCTOLD) -> TDMPCTOLD:
 def update_ema_parameters(ema_net: nn.Module, net: nn.Module, alpha: float) -> None:
     """Move each parameter of `ema_net` to alpha * itself + (1 - alpha) * that of `net`; frozen ones are copied."""
     for slow, parameter in zip(ema_net.parameters(), net.parameters(), strict=True):
-        slow.lerp_(parameter, 1 - alpha if parameter.requires_grad else 1)
+        share = alpha if parameter.requires_grad else 0.0
+        slow.mul_(share).add_(parameter, alpha=1 - share)
 
 
 def _trunk(inside: int, width: int) -> list[nn.Module]:
@@ -141,7 +143,7 @@ def _vector_net(inside: int, hidden: int, latent: int) -> nn.Sequential:
 def _image_net(channels: int, hidden: int, side: int, latent: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for kernel in IMAGE_KERNELS:
-        layers += [nn.Conv2d(channels, hidden, kernel, stride=2), nn.ReLU()]
+        layers += [nn.Conv2d(channels, hidden, kernel, stride=2), nn.ReLU(inplace=True)]
         channels = hidden
     flat = hidden * image_map_size(side) ** 2
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, latent), *_bound(latent))
