@@ -123,7 +123,9 @@ def train(cfg: TrainPipelineConfig):
                     saver.consider(step, metrics.log_eval(step, evaluate_in_env(cfg, run, step)))
                 timer()
         saver.wait(final=True)
-        return finish(cfg, run, validation, metrics)
+        checkpoint = finish(cfg, run, validation, metrics)
+    engine.close()
+    return checkpoint
 
 
 def main():
