@@ -34,9 +34,7 @@ class DistributedEngine(Engine):
         self.sharded = self.accelerator.distributed_type.value == "FSDP"
         self.scaler = self.accelerator.scaler or torch.amp.GradScaler(self.device.type, enabled=False)
         if self.sharded and cfg.ema_decay:
-            raise ValueError(
-                "--ema_decay does not go with FSDP, where a process has a part of the weights."
-            )
+            raise ValueError("--ema_decay does not go with FSDP, where a process has a part of the weights.")
 
     def prepare(self, policy, optimizer):
         """Wrap policy and optimizer; the policy's own methods stay callable on the unwrapped one."""
