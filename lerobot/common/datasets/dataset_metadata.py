@@ -373,6 +373,11 @@ class LeRobotDatasetMetadata:
         return {key: tuple(feature["shape"]) for key, feature in self.features.items()}
 
     @property
+    def dtypes(self) -> dict[str, str]:
+        """Type of each feature."""
+        return {key: feature["dtype"] for key, feature in self.features.items()}
+
+    @property
     def total_episodes(self) -> int:
         """Episodes in the dataset."""
         return self.info["total_episodes"]

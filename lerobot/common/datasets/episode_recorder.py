@@ -303,7 +303,7 @@ class EpisodeRecorder:
             arrays.append(array)
             fields.append(pa.field(key, array.type, metadata=_extension_metadata(feature)))
         path = take.folder / "episode.parquet"
-        metadata = {"huggingface": json.dumps({"info": {"features": _huggingface_features(self._meta.features)}})}
+        metadata = huggingface_metadata(self._meta.features)
         pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=metadata)), path)
         return path
 
@@ -340,8 +340,8 @@ def _extension_metadata(feature: dict) -> dict[str, str] | None:
     }
 
 
-def _huggingface_features(features: dict[str, dict]) -> dict[str, dict]:
-    """What the `datasets` library (any version) reads back as its own feature types."""
+def huggingface_metadata(features: dict[str, dict]) -> dict[str, str]:
+    """File metadata from which the `datasets` library (any version) knows its own feature types."""
     result = {}
     for key, feature in features.items():
         dtype, shape = feature["dtype"], feature["shape"]
@@ -354,4 +354,4 @@ def _huggingface_features(features: dict[str, dict]) -> dict[str, dict]:
             result[key] = {"feature": value, "length": shape[0], "_type": "Sequence"}
         elif dtype != "video":
             result[key] = {"shape": list(shape), "dtype": dtype, "_type": f"Array{len(shape)}D"}
-    return result
+    return {"huggingface": json.dumps({"info": {"features": result}})}

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
-from lerobot.common.datasets.compute_stats import color_counts, color_stats, compute_episode_stats, sample_indices
+import numpy as np
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from lerobot.common.datasets.compute_stats import (
+    DEFAULT_QUANTILES,
+    aggregate_stats,
+    color_counts,
+    color_stats,
+    compute_episode_stats,
+    sample_indices,
+)
+from lerobot.common.datasets.journal import replace_together
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.datasets.recovery import RecordingFolder
+from lerobot.common.datasets.utils import EPISODES_STATS_PATH, STATS_PATH, serialize_stats, write_jsonlines
+from lerobot.common.datasets.v30 import files as v30
+from lerobot.common.datasets.v30.writer import episodes_table
 from lerobot.common.datasets.video_utils import VideoReader
+from lerobot.common.utils.io_utils import write_json
 
 # The std of ImageNet's channels is 0.22; a camera below a tenth of that was miscomputed (LeRobot 0.3.4 to 0.4.4
 # squared uint8 values), unless its pictures hardly change.
@@ -46,3 +63,31 @@ def has_credible_std(stats: dict[str, np.ndarray]) -> bool:
     """Whether a camera's std can be what its extremes say; false for files of LeRobot 0.3.4 to 0.4.4."""
     spread = np.asarray(stats["max"]) - np.asarray(stats["min"])
     return bool((np.asarray(stats["std"]) >= SMALLEST_CREDIBLE_STD).all() or (spread < 0.1).all())
+
+
+def repair_stats(root: Path) -> None:
+    """Compute the statistics of a whole dataset again and put them in place, all together."""
+    dataset = LeRobotDataset(root=root)
+    meta = dataset.meta
+    quantiles = DEFAULT_QUANTILES if meta.is_v30 else None
+    stats = {
+        e: recompute_episode_stats(dataset, e, quantiles) for e in tqdm(meta.episodes, "Statistics", unit="episode")
+    }
+    folder = RecordingFolder(meta.root)
+    moves = {}
+    if meta.is_v30:
+        for number, path in enumerate(v30.episode_files(meta.root)):
+            table = v30.read_parquet(path)
+            rows = table.select([n for n in table.column_names if not n.startswith("stats/")]).to_pylist()
+            new = episodes_table(rows, [stats[row["episode_index"]] for row in rows])
+            pq.write_table(new, folder.path / f"episodes_{number}.parquet")
+            moves[folder.path / f"episodes_{number}.parquet"] = path
+    elif meta.has_episode_stats:
+        lines = [{"episode_index": e, "stats": serialize_stats(values)} for e, values in stats.items()]
+        write_jsonlines(lines, folder.path / "episodes_stats.jsonl")
+        moves[folder.path / "episodes_stats.jsonl"] = meta.root / EPISODES_STATS_PATH
+    if meta.is_v30 or not meta.has_episode_stats:
+        write_json(serialize_stats(aggregate_stats(list(stats.values()))), folder.path / "stats.json")
+        moves[folder.path / "stats.json"] = meta.root / STATS_PATH
+    replace_together(meta.root, folder.path, moves)
+    folder.release()
