@@ -46,6 +46,13 @@ def test_a_run_resumed_halfway_is_the_same_run(make_config, policy):
     assert [row["loss"] for row in rows(cfg.output_dir)] == losses
 
 
+@pytest.mark.parametrize("policy", [diffusion, vqbet])
+def test_one_observation_step_trains(make_config, policy):
+    cfg = make_config(policy=policy(n_obs_steps=1), steps=4, save_freq=0)
+    train(cfg)
+    assert len(rows(cfg.output_dir)) == 4
+
+
 def test_vqbet_reports_the_numbers_of_its_phase(make_config):
     cfg = make_config(policy=vqbet())
     train(cfg)

@@ -124,7 +124,7 @@ class PushtEnv(EnvConfig):
     render_mode: str = "rgb_array"
     visualization_width: int = 384
     visualization_height: int = 384
-    observation_height: int = 384
+    observation_height: int = 384  # of the policy's picture: 384 stands for the environment's own, 96
     observation_width: int = 384
 
     def __post_init__(self):
@@ -138,8 +138,11 @@ class PushtEnv(EnvConfig):
 
     @property
     def gym_kwargs(self) -> dict[str, Any]:
+        size = {"observation_width": self.observation_width, "observation_height": self.observation_height}
+        # LeRobot declares 384x384 and lets gym-pusht draw its own 96x96, as published checkpoints have it.
+        drawn = {} if set(size.values()) == {384} else size
         return self._make_kwargs(
-            visualization_width=self.visualization_width, visualization_height=self.visualization_height
+            visualization_width=self.visualization_width, visualization_height=self.visualization_height, **drawn
         )
 
 

@@ -56,6 +56,16 @@ class ObservationHistory:
             raise KeyError(f"The observation lacks {missing}; the policy was trained with {list(self.features)}.")
 
 
+def training_windows(batch: dict[str, Tensor], features: dict[str, PolicyFeature], steps: int) -> dict[str, Tensor]:
+    """Observations (B, steps, ...) of a training batch; datasets leave the time axis of a single frame out."""
+    windows = {}
+    for key, feature in features.items():
+        value = batch[key]
+        windows[key] = value.unsqueeze(1) if steps == 1 and value.dim() == len(feature.shape) + 1 else value
+        check_steps(key, windows[key], steps, "n_obs_steps")
+    return windows
+
+
 def check_steps(key: str, value: Tensor, expected: int, field: str) -> None:
     """Raise ValueError unless `value` (B, T, ...) has as many steps as the configuration says."""
     if value.shape[1] != expected:

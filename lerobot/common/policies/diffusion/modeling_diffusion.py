@@ -14,7 +14,7 @@ from lerobot.common.constants import ACTION, ACTION_IS_PAD, OBS_ENV_STATE, OBS_S
 from lerobot.common.policies.common.action_queue import ActionQueue
 from lerobot.common.policies.common.losses import masked_mean, repeat_into_padding
 from lerobot.common.policies.common.noise_scheduler import NoiseScheduler
-from lerobot.common.policies.common.observation_history import ObservationHistory, check_steps
+from lerobot.common.policies.common.observation_history import ObservationHistory, check_steps, training_windows
 from lerobot.common.policies.common.rgb_encoder import RgbEncoder as DiffusionRgbEncoder
 from lerobot.common.policies.common.rgb_encoder import SpatialSoftmax
 from lerobot.common.policies.common.vision_options import check_weights
@@ -130,15 +130,14 @@ class DiffusionModel(nn.Module):
     def compute_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Loss of a batch of observations (B, O, ...), action (B, H, A) and action_is_pad bool (B, H)."""
         config = self.config
-        for key in config.input_features:
-            check_steps(key, batch[key], config.n_obs_steps, "n_obs_steps")
+        observations = training_windows(batch, config.input_features, config.n_obs_steps)
         check_steps(ACTION, batch[ACTION], config.horizon, "horizon")
         is_pad, actions = batch.get(ACTION_IS_PAD), batch[ACTION]
         if config.loss_over_padding:
             is_pad = is_pad if config.do_mask_loss_for_padding else None
         else:
             actions = repeat_into_padding(actions, is_pad)
-        condition, draws = self._encode(batch), config.draws_per_sample
+        condition, draws = self._encode(observations), config.draws_per_sample
         if draws > 1:
             condition, actions = condition.repeat(draws, 1), actions.repeat(draws, 1, 1)
             is_pad = None if is_pad is None else is_pad.repeat(draws, 1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lerobot.common.constants import ACTION, ACTION_IS_PAD, OBS_STATE
 from lerobot.common.policies.common.action_queue import ActionQueue
 from lerobot.common.policies.common.losses import masked_mean, repeat_into_padding
-from lerobot.common.policies.common.observation_history import ObservationHistory, check_steps
+from lerobot.common.policies.common.observation_history import ObservationHistory, check_steps, training_windows
 from lerobot.common.policies.common.rgb_encoder import RgbEncoder as VQBeTRgbEncoder
 from lerobot.common.policies.common.vision_options import check_weights
 from lerobot.common.policies.pretrained import PreTrainedPolicy
@@ -118,9 +118,8 @@ class VQBeTPolicy(PreTrainedPolicy):
             result = self.vqbet.learn_codes(actions, is_pad)
             config.n_vqvae_steps_done = self.vqbet.action_head.vqvae_steps  # saved with the configuration
             return result
-        for key in self._history.features:
-            check_steps(key, batch[key], config.n_obs_steps, "n_obs_steps")
-        return self.vqbet.compute_loss(batch, actions, is_pad)
+        observations = training_windows(batch, self._history.features, config.n_obs_steps)
+        return self.vqbet.compute_loss(observations, actions, is_pad)
 
 
 class VQBeTModel(nn.Module):
