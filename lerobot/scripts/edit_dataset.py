@@ -4,7 +4,7 @@
 python lerobot/scripts/edit_dataset.py --root=grasps --output=grasps_clean --delete="[3, 17]"
 python lerobot/scripts/edit_dataset.py --root=grasps --output=parts --split='{"train": 0.9, "val": 0.1}'
 python lerobot/scripts/edit_dataset.py --root=monday --output=all --merge='["tuesday", "wednesday"]'
-python lerobot/scripts/edit_dataset.py --root=grasps --output=new --rename='{"observation.images.cam": "observation.images.top"}'
+python lerobot/scripts/edit_dataset.py --root=grasps --output=new --rename='{"old.feature": "new.feature"}'
 python lerobot/scripts/edit_dataset.py --root=grasps --output=new --tasks='{"old text": "new text"}'
 python lerobot/scripts/edit_dataset.py --root=grasps --output=small --size="[240, 320]" --vcodec=h264
 """

@@ -47,7 +47,8 @@ def root(sound, tmp_path):
 
 
 def found(root, **options) -> dict:
-    return {f.code: f for f in check_dataset(root, **options) if f.severity != "info"}
+    """The first finding of each kind, infos left out."""
+    return {f.code: f for f in reversed(check_dataset(root, **options)) if f.severity != "info"}
 
 
 def set_column(root, name: str, change):
@@ -126,7 +127,7 @@ def test_habits_of_recording(root):
     assert findings["episode.idle_begin"].where.last_frame == 20
     assert findings["episode.idle_end"].where.frame == 40
     offsets = {f.where.feature: f for f in check_dataset(root, decode=False) if f.code == "joint.offset"}
-    assert offsets["action[motor_3]"].evidence["offset"] > 15
+    assert offsets["action[motor_3]"].evidence["offset"] > 10
     assert found(root, chunk=100, decode=False)["episode.short"].evidence == {"frames": 60, "chunk": 100}
 
 
