@@ -1,0 +1,215 @@
+#!/usr/bin/env python
+"""SmolVLA (450M) training samples/s: without a store, from kept picture tokens, from the kept prefix; beside LeRobot 0.4.4.
+
+    python benchmarks/smolvla_training.py [--peer-python PEER/bin/python] [--batch 4] [--steps 3] [--rounds 2] [--device cpu]
+
+Two 480x640 cameras, chunks of 50, twelve-token sentence, the dtypes of a run with pretrained weights (bfloat16 language
+model and expert). A step is forward, backward, clipping and AdamW; for the stores it includes reading the records. The
+sides take turns, each in a process of its own; the median over all steps counts, the first step of a process does not.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+PROJECT = Path(__file__).resolve().parents[1]
+PROCESSOR_FILES = PROJECT / "tests" / "artifacts" / "smolvla033_koch" / "vlm"
+CONFIG = (
+    PROJECT / "lerobot" / "common" / "policies" / "smolvla" / "sizes" / "SmolVLM2-500M-Video-Instruct" / "config.json"
+)
+CAMERAS, JOINTS, TOKENS = ("observation.images.laptop", "observation.images.phone"), 6, 12
+MODES = ("none", "vision", "prefix")
+
+
+# --- what either interpreter runs, with the module names of LeRobot 0.4.4 -------------------------------------
+
+
+def make_vlm(folder: Path, layers: int) -> None:
+    """A vision-language model of full size with random bfloat16 weights, which both sides can load."""
+    import torch
+    from transformers import AutoConfig, SmolVLMForConditionalGeneration
+
+    shutil.copytree(PROCESSOR_FILES, folder, dirs_exist_ok=True)
+    raw = json.loads(CONFIG.read_text())
+    raw["text_config"]["num_hidden_layers"] = layers  # SmolVLA keeps 16 of 32: the others need not be written
+    (folder / "config.json").write_text(json.dumps(raw))
+    torch.manual_seed(1)
+    with torch.device("meta"):
+        model = SmolVLMForConditionalGeneration(AutoConfig.from_pretrained(folder))
+    model = model.to(torch.bfloat16).to_empty(device="cpu")
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter.data, std=0.02)
+    model.save_pretrained(folder)
+
+
+def make_policy(vlm: Path, device: str, layers: int):
+    """SmolVLA with its defaults, started from `vlm`."""
+    import torch
+    from lerobot.policies.factory import get_policy_class, make_policy_config
+
+    from lerobot.configs.types import FeatureType, PolicyFeature
+
+    config = make_policy_config(
+        "smolvla",
+        device=device,
+        push_to_hub=False,
+        load_vlm_weights=True,
+        vlm_model_name=str(vlm),
+        num_vlm_layers=layers,
+        input_features={
+            "observation.state": PolicyFeature(FeatureType.STATE, (JOINTS,)),
+            **{camera: PolicyFeature(FeatureType.VISUAL, (3, 480, 640)) for camera in CAMERAS},
+        },
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (JOINTS,))},
+    )
+    torch.manual_seed(2)
+    return get_policy_class("smolvla")(config).to(device)
+
+
+def make_batch(size: int, device: str) -> dict:
+    """A batch as the preprocessor gives it."""
+    import torch
+
+    batch = {
+        "observation.state": torch.randn(size, JOINTS),
+        **{camera: torch.rand(size, 3, 480, 640) for camera in CAMERAS},
+        "observation.language.tokens": torch.randint(0, 500, (size, TOKENS)),
+        "observation.language.attention_mask": torch.ones(size, TOKENS, dtype=torch.bool),
+        "action": torch.randn(size, 50, JOINTS),
+        "action_is_pad": torch.zeros(size, 50, dtype=torch.bool),
+        "actions_id_pad": torch.zeros(size, 50, dtype=torch.bool),  # the name that 0.4.4 looks for
+    }
+    return {key: value.to(device) for key, value in batch.items()}
+
+
+def make_store(policy, mode: str, frames: int, folder: str):
+    """A store of `frames` random frames, and the seconds per frame that filling it took."""
+    from lerobot.common.datasets.frame_store import FrameStore
+
+    store, start = None, time.perf_counter()
+    for first in range(0, frames, 4):
+        found = policy.frozen_features(make_batch(4, policy.config.device), mode)
+        found = {key: value.cpu() for key, value in found.items()}
+        if store is None:
+            arrays = {key: (value.dtype, tuple(value.shape[1:])) for key, value in found.items()}
+            store = FrameStore(Path(folder) / mode, arrays, frames, 1, {})
+        for key, value in found.items():
+            store.write(key, first, value)
+    store.mark_done(0, range(frames))
+    store.share()
+    return store, (time.perf_counter() - start) / frames
+
+
+def measure(args) -> dict:
+    """Seconds of each step after the first, and peak memory."""
+    import torch
+
+    policy = make_policy(args.vlm, args.device, args.layers)
+    optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
+    report: dict = {"steps": []}
+    features = None
+    if args.mode != "none":
+        from lerobot.common.training.frozen_features import FrozenFeatures
+
+        policy.eval()
+        store, report["fill_s_per_frame"] = make_store(policy, args.mode, 8, args.vlm)
+        report["bytes_per_frame"] = sum(store.record_bytes(key) for key in store.keys)
+        features = FrozenFeatures(store, torch.device(args.device))
+    policy.train()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(args.steps + 1):
+        batch = make_batch(args.batch, args.device)
+        if features is not None:
+            batch = {key: value for key, value in batch.items() if key not in CAMERAS}
+        start = time.perf_counter()
+        if features is not None:
+            batch |= features(torch.randint(8, (args.batch,)))
+        loss, _ = policy.forward(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 10.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if args.device != "cpu":
+            torch.cuda.synchronize()
+        report["steps"].append(time.perf_counter() - start)
+    report["steps"] = report["steps"][1:]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    report["peak_gib"], report["steps_gib"] = peak / 2**20, (peak - before) / 2**20
+    if args.device != "cpu":
+        report["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return report
+
+
+# --- the comparison -------------------------------------------------------------------------------------------
+
+
+def run_side(python: str, here: bool, mode: str, args) -> dict:
+    """One measurement in a process of its own; `here` puts this project before an installed `lerobot`."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment.pop("PYTHONPATH", None)
+    if here:
+        environment["PYTHONPATH"] = str(PROJECT)
+    command = [python, *([] if here else ["-P"]), __file__, "--measure", "--mode", mode]
+    for name in ("vlm", "batch", "steps", "device", "layers"):
+        command += [f"--{name}", str(getattr(args, name))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(args) -> None:
+    """Alternate the sides and print one line for each."""
+    sides = [(mode, sys.executable, True, mode) for mode in MODES]
+    if args.peer_python:
+        sides.insert(0, ("LeRobot 0.4.4", args.peer_python, False, "none"))
+    results: dict[str, list[dict]] = {name: [] for name, *_ in sides}
+    for _ in range(args.rounds):
+        for name, python, here, mode in sides:
+            results[name].append(run_side(python, here, mode, args))
+    base = None
+    print(f"batch {args.batch}, {args.device}")
+    for name, reports in results.items():
+        steps = [s for r in reports for s in r["steps"]]
+        rate = args.batch / median(steps)
+        base = base or rate
+        line = f"{name:<14} {rate:7.2f} samples/s ({args.batch / max(steps):.2f} to {args.batch / min(steps):.2f})"
+        line += f"  {rate / base:5.1f}x  peak {max(r['peak_gib'] for r in reports):.2f} GiB"
+        if "fill_s_per_frame" in reports[0]:
+            fill = median(r["fill_s_per_frame"] for r in reports)
+            line += f"  filling {1 / fill:.2f} frames/s, {reports[0]['bytes_per_frame'] / 1e6:.2f} MB a frame"
+        print(line)
+
+
+def main() -> None:
+    """Measure one side (`--measure`) or compare all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python", default="")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--layers", type=int, default=16, help="text layers; fewer for a try")
+    parser.add_argument("--vlm", default="")
+    parser.add_argument("--mode", default="none", choices=MODES)
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(args)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        args.vlm = folder
+        make_vlm(Path(folder), args.layers)
+        compare(args)
+
+
+if __name__ == "__main__":
+    main()
