@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""SmolVLA (450M) training samples/s: without a store, from kept picture tokens, from the kept prefix; beside LeRobot 0.4.4.
+"""SmolVLA (450M) training samples/s: without a store, from kept picture tokens, from a kept prefix; LeRobot 0.4.4's.
 
-    python benchmarks/smolvla_training.py [--peer-python PEER/bin/python] [--batch 4] [--steps 3] [--rounds 2] [--device cpu]
+    python benchmarks/smolvla_training.py [--peer-python PEER/bin/python] [--batch 4] [--steps 3] [--device cpu]
 
 Two 480x640 cameras, chunks of 50, twelve-token sentence, the dtypes of a run with pretrained weights (bfloat16 language
 model and expert). A step is forward, backward, clipping and AdamW; for the stores it includes reading the records. The

@@ -25,6 +25,7 @@ SMOLVLA_SIZES = {
         "num_hidden_layers": 2,
         "image_size": 32,
         "patch_size": 8,
+        "stem_layers": 0,
     },
     "text_config": {
         "hidden_size": 32,

@@ -75,6 +75,7 @@ def tiny_config(cameras=("top", "wrist"), size=(32, 32), state=6, action=6, **ch
             "num_hidden_layers": 2,
             "image_size": 32,
             "patch_size": 8,
+            "stem_layers": 0,
         },
         "text_config": {
             "hidden_size": 32,

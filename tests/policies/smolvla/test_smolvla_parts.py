@@ -20,6 +20,8 @@ from lerobot.common.policies.smolvla.smolvlm import (
     Connector,
     RMSNorm,
     SmolVLMConfig,
+    VisionConfig,
+    VisionModel,
     bucketed_position_ids,
     grouped_attention,
     position_waves,
@@ -145,7 +147,7 @@ def test_grouped_heads_read_consecutive_kv_heads():
 
 
 def test_connector_joins_squares_row_by_row():
-    raw = json.loads((SIZES / "smolvla_mini" / "config.json").read_text())
+    raw = {**json.loads((SIZES / "smolvla_mini" / "config.json").read_text()), "scale_factor": 2}
     config = SmolVLMConfig.from_dict(raw)
     torch.manual_seed(0)
     connector, r, width = Connector(config), config.scale_factor, config.vision.hidden_size
@@ -223,3 +225,21 @@ def test_aloha_conversion_flips_signs_and_leaves_its_input_alone():
     torch.testing.assert_close(actions[..., [1, 2, 8, 9]], -x[..., [1, 2, 8, 9]])
     assert torch.equal(actions[..., [0, 3, 4, 5, 7]], x[..., [0, 3, 4, 5, 7]])
     torch.testing.assert_close(aloha.encode_actions(actions), x)
+
+
+def vision_config(**changes):
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "image_size": 64, "patch_size": 16, "num_hidden_layers": 1}
+    return VisionConfig(**{**sizes, "intermediate_size": 16, **changes})
+
+
+def test_stem_makes_the_patches_that_its_stride_leaves():
+    tower = VisionModel(vision_config(stem_layers=2, stem_width=4))
+    features, grid = tower(torch.zeros(2, 3, 64, 32))
+    assert features.shape == (2, 8, 16) and grid == (4, 2)
+    assert tower.embeddings.patch_embedding.kernel_size == (2, 2)  # 16 pixels, of which the stem strides 8
+    assert VisionModel(vision_config()).embeddings.stem is None
+
+
+def test_stem_needs_a_patch_size_that_its_stride_divides():
+    with pytest.raises(ValueError, match="patch_size 16 is not a multiple of 32.*stem_layers"):
+        vision_config(stem_layers=4)

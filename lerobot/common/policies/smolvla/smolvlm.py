@@ -40,6 +40,18 @@ class VisionConfig:
     stem_width: int = 16
     dtype: torch.dtype = torch.float32
 
+    def __post_init__(self):
+        if self.patch_size % self.stem_stride:
+            raise ValueError(
+                f"vision_config: patch_size {self.patch_size} is not a multiple of {self.stem_stride}, the stride of a "
+                f"stem of {self.stem_layers} layers; set stem_layers to 0 (--policy.vlm_config) for none."
+            )
+
+    @property
+    def stem_stride(self) -> int:
+        """Pixels per step of the map that the stem hands on."""
+        return 2 ** (self.stem_layers + 1) if self.stem_layers else 1
+
     @property
     def patches_per_side(self) -> int:
         """Rows (and columns) of the position table."""
@@ -127,7 +139,7 @@ class VisionEmbeddings(nn.Module):
         self.stem, channels, size = None, config.num_channels, config.patch_size
         if config.stem_layers:
             self.stem = ResNet("resnet18", norm="group", width=config.stem_width, layers=config.stem_layers)
-            channels, size = self.stem.out_channels, config.patch_size // 2 ** (config.stem_layers + 1)
+            channels, size = self.stem.out_channels, config.patch_size // config.stem_stride
         self.patch_embedding = nn.Conv2d(channels, config.hidden_size, kernel_size=size, stride=size)
         self.position_embedding = nn.Embedding(self.side**2, config.hidden_size)
 
