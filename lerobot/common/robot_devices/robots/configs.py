@@ -90,6 +90,14 @@ class KochRobotConfig(ManipulatorRobotConfig):
         }
     )
     gripper_open_degree: float | None = 35.156
+    follower_port: str | None = None  # in place of the placeholder, as /dev/ttyACM0
+    leader_port: str | None = None
+
+    def __post_init__(self):
+        for port, arms in ((self.follower_port, self.follower_arms), (self.leader_port, self.leader_arms)):
+            if port is not None and arms:
+                arms["main"].port = port
+        super().__post_init__()
 
 
 @RobotConfig.register_subclass("koch_bimanual")

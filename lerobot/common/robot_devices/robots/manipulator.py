@@ -225,7 +225,7 @@ class ManipulatorRobot:
         turns = np.where(degrees, turns_into_window(present, low, high), 0)
         if turns.any():
             slipped = {motor: int(turn) for motor, turn in zip(bus.motors, turns, strict=True) if turn}
-            logging.warning("%s slipped by whole turns, corrected: %s.", name, slipped)
+            logging.info("%s: turns that a servo does not remember are added: %s.", name, slipped)
             shift_turns(bus.calibration, slipped)
             present = bus.read("Present_Position")
         wrong = (present < low - OUTSIDE) | (present > high + OUTSIDE)

@@ -1,0 +1,169 @@
+"""The arm's numbers: envelope cost, bus under faults, expert through the bus, landing after kill -9, loop rate.
+
+python benchmarks/arm.py envelope|bus|expert|kill|loop [--count=N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lerobot.common.evaluation.intervals import wilson_interval
+from lerobot.common.robot_devices.control_utils import control_loop
+from lerobot.common.robot_devices.pace import Pace
+from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, JOINTS, koch_bus
+from lerobot.common.robot_devices.robots.utils import make_robot
+from lerobot.common.robot_devices.safety import EnvelopeConfig, JointLimits, SafetyEnvelope
+from lerobot.common.robot_devices.simulation.twin_process import TwinProcess
+
+EPISODE_S = 15.0  # 450 frames
+STATED_S = EnvelopeConfig().landing_s + 2.0  # landing and what the supervisor needs around it
+
+
+def envelope(count: int) -> None:
+    """Time of one tick of the safety envelope for six joints, random targets (worst case: all intervene)."""
+    limits = JointLimits.of_arm(JOINTS, [-100.0] * 6, [100.0] * 6, EnvelopeConfig())
+    made = SafetyEnvelope(limits, 1 / 30)
+    made.engage([0.0] * 6)
+    targets = np.random.default_rng(0).uniform(-150, 150, (count, 6))
+    times = []
+    for target in targets:
+        start = time.perf_counter()
+        made.limit(target, 0.0)
+        times.append(time.perf_counter() - start)
+    times = np.array(times) * 1e6
+    print(f"envelope: median {np.median(times):.1f} us, p99 {np.percentile(times, 99):.1f} us over {count} ticks")
+
+
+def bus(count: int) -> None:
+    """Transactions of a policy-like loop with 1 % disturbed; every value read is compared with the truth."""
+    from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
+
+    # Seven packets make a transaction of six motors.
+    rate = 0.01 / 7 / 4
+    faults = {"lost": rate, "late": rate, "corrupt": rate, "duplicate": rate, "seed": 1}
+    twin = TwinProcess(time="lockstep", leader="hold", faults=faults)
+    arm = DynamixelMotorsBus(koch_bus(twin.ports[0], FOLLOWER_MODELS))
+    arm.connect()
+    arm.write("Operating_Mode", 4)
+    truth = arm.read("Present_Position")
+    limits = JointLimits.of_arm(JOINTS, truth - 900.0, truth + 900.0, EnvelopeConfig(max_speed=3000))
+    safe = SafetyEnvelope(limits, 1 / 30)
+    safe.engage(truth)
+    rng, wrong, outside, start = np.random.default_rng(0), 0, 0, time.monotonic()
+    sent = [arm.read("Goal_Position")]
+    while arm.counters.transactions + len(sent) < count:
+        goal = safe.limit(rng.uniform(-5000, 5000, 6)).astype(np.int32)
+        arm.write("Goal_Position", goal)
+        sent.append(goal)
+        wrong += int((arm.read("Present_Position") != truth).any())
+        kept = arm.read("Goal_Position")
+        # A sync write has no answer: a lost one leaves the goal before it, or an older one after several losses.
+        wrong += not any((kept == old).all() for old in sent[-6:])
+        outside += int((np.abs(kept - truth) > 901).any())
+    counters, seconds = arm.counters, time.monotonic() - start
+    injected = twin.ask("state")["faults"]
+    arm.disconnect()
+    twin.close()
+    print(f"bus: {counters.transactions + len(sent)} transactions in {seconds:.0f} s, injected {injected}")
+    print(f"  wrong values {wrong}, goals outside the envelope {outside}, {counters.to_dict()}")
+
+
+def expert(count: int) -> None:
+    """Success of the expert through leader bus, envelope and follower bus."""
+    robot = make_robot("koch_sim", time="lockstep", cameras={}, supervise=False)
+    robot.connect()
+    successes = 0
+    for seed in range(count):
+        robot.reset_scene(seed)
+        control_loop(robot, EPISODE_S, teleoperate=True, fps=30, stop_when=lambda: robot.success)
+        successes += robot.success
+    interventions = robot.envelopes["main"].interventions()
+    robot.disconnect(land=False)
+    low, high = wilson_interval(successes, count)
+    print(f"expert through the bus: {successes}/{count} ({100 * low:.1f}-{100 * high:.1f} %), envelope {interventions}")
+
+
+def loop(count: int) -> None:
+    """Period of the real-time control loop with two 640x480 cameras, recording, over that many seconds."""
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+
+    robot = make_robot("koch_sim", leader="hold")
+    robot.connect()
+    with tempfile.TemporaryDirectory() as folder:
+        features = {**robot.motor_features, **{k: {**f, "dtype": "video"} for k, f in robot.camera_features.items()}}
+        features = {key: {k: v for k, v in f.items() if k != "info"} for key, f in features.items()}
+        dataset = LeRobotDataset.create("me/loop", 30, root=Path(folder) / "loop", features=features)
+        pace = Pace(30)
+        control_loop(robot, count, teleoperate=True, dataset=dataset, fps=30, single_task="x", pace=pace)
+        dataset.clear_episode_buffer()
+    print(f"loop: {pace.summary()}")
+    robot.disconnect()
+
+
+def kill(count: int) -> None:
+    """Kill -9 a recording at random moments: time until the torque is off, and whether saved episodes are whole."""
+    rng, times, lost = random.Random(0), [], 0
+    for number in range(count):
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, whole = _kill_once(Path(folder) / "rec", rng)
+        times.append(seconds)
+        lost += not whole
+        print(f"  {number + 1}: torque off after {seconds:.2f} s, saved episodes {'whole' if whole else 'LOST'}")
+    print(f"kill -9: {count} times, torque off after at most {max(times):.2f} s (stated {STATED_S} s), {lost} lost")
+
+
+def _kill_once(root: Path, rng: random.Random) -> tuple[float, bool]:
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+
+    flags = "--robot.type=koch_sim --control.type=record --control.repo_id=me/k --control.single_task=x"
+    flags += " --control.warmup_time_s=0 --control.push_to_hub=false --control.episode_time_s=1.5"
+    command = [sys.executable, "lerobot/scripts/control_robot.py", *flags.split(), f"--control.root={root}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "Recording episode 0" in line:
+            break
+    time.sleep(rng.uniform(0.0, 6.0))
+    reports = root.parent / f"{root.name}.control_report.jsonl"
+    saved = len(reports.read_text().splitlines()) if reports.exists() else 0
+    os.kill(process.pid, signal.SIGKILL)
+    start = time.monotonic()
+    landed = None
+    for line in process.stderr:  # the supervisor's: it has inherited the stream
+        if "Torque is off" in line:
+            landed = time.monotonic() - start
+            break
+    process.wait()
+    if landed is None:
+        raise RuntimeError("the supervisor did not land the arm")
+    if not saved:
+        return landed, True
+    dataset = LeRobotDataset("me/k", root=root)
+    return landed, dataset.num_episodes >= saved and dataset[dataset.num_frames - 1]["action"].isfinite().all()
+
+
+COMMANDS = {"envelope": (envelope, 100_000), "bus": (bus, 100_000), "expert": (expert, 200)}
+COMMANDS |= {"kill": (kill, 20), "loop": (loop, 20)}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=COMMANDS)
+    parser.add_argument("--count", type=int)
+    args = parser.parse_args()
+    command, default = COMMANDS[args.what]
+    command(args.count or default)
+
+
+if __name__ == "__main__":
+    main()
