@@ -11,6 +11,7 @@ from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.common.policies.smolvla.modeling_smolvla import SmolVLAPolicy, VLAFlowMatching
 from lerobot.common.policies.smolvla.smolvlm import SmolVLM, SmolVLMConfig, init_normal
 from lerobot.common.policies.smolvla.vlm_source import SIZES, VLMSource
+from lerobot.common.training.checkpoint import copy_weights, write_weights
 
 from .conftest import tiny_batch, tiny_config, tiny_policy
 
@@ -280,6 +281,21 @@ def test_another_architecture_is_refused_by_shape(tmp_path):
     tiny_policy().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="another shape"):
         SmolVLAPolicy.from_pretrained(tmp_path, config=tiny_config(expert_width_multiplier=0.5))
+
+
+@pytest.mark.slow
+def test_the_file_on_disk_has_the_size_of_smolvla_base(tmp_path):
+    config = SmolVLAConfig(
+        device="cpu",
+        load_vlm_weights=True,
+        input_features=tiny_config(cameras=("camera1", "camera2", "camera3")).input_features,
+        output_features=tiny_config().output_features,
+    )
+    policy = SmolVLAPolicy(config, checkpoint=tmp_path)  # as for loading: nothing is initialized or fetched
+    policy.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size == 906_712_520
+    write_weights(copy_weights(policy), tmp_path / "of_a_run.safetensors")
+    assert (tmp_path / "of_a_run.safetensors").stat().st_size == 906_712_520
 
 
 @pytest.mark.slow
