@@ -96,6 +96,8 @@ class TrainPipelineConfig:
         self._refuse_finished_schedule()
         if self.policy.push_to_hub and not self.policy.repo_id:
             raise ValueError("--policy.push_to_hub=true needs --policy.repo_id=OWNER/NAME.")
+        if self.policy.push_to_hub and not self.save_checkpoint:
+            raise ValueError("--policy.push_to_hub=true uploads the last checkpoint: it needs --save_checkpoint=true.")
 
     def _find_checkpoint(self) -> None:
         from lerobot.common.training.manifest import require_whole

@@ -14,7 +14,7 @@ from lerobot.common.policies.common.losses import masked_mean, shared_denominato
 from lerobot.common.training.data import BatchPlan
 from lerobot.common.training.ema import WeightAverage
 from lerobot.scripts.train import train
-from tests.training.helpers import ROOT, losses, same, weights
+from tests.training.helpers import ROOT, losses, weights
 
 
 def launch(cfg, processes=2, **environment):

@@ -69,9 +69,10 @@ def save_loss_curve(
     learning_rates: Sequence[float] | None = None,
     success: Sequence[tuple[float, float]] | None = None,
     title: str = "",
+    held_out: Sequence[tuple[float, float]] | None = None,
 ) -> None:
-    """Draw the loss (with its running mean), the learning rate, and (step, success in percent) pairs into a
-    PNG.
+    """Draw the loss (with its running mean, and (step, loss) pairs of held-out episodes), the learning rate, and
+    (step, success in percent) pairs into a PNG.
     """
     from matplotlib.figure import Figure  # no pyplot: needs no display and keeps no global state
 
@@ -85,6 +86,9 @@ def save_loss_curve(
         mean = np.convolve(values, np.ones(span) / span, mode="valid")
         middle = np.asarray(steps)[span // 2 : span // 2 + len(mean)]
         axes[0].plot(middle, mean, color="#1f4e79", linewidth=2, label=f"mean of {span}")
+    if held_out:
+        axes[0].plot(*zip(*held_out, strict=True), "o-", color="#b0642d", markersize=4, label="held-out")
+    if span > 1 or held_out:
         axes[0].legend(frameon=False)
     if len(values) and _is_logarithmic(values):
         axes[0].set_yscale("log")
@@ -110,4 +114,6 @@ def save_metrics_plot(rows: Sequence[dict[str, Any]], path: str | Path, title: s
     trained = [row for row in rows if "loss" in row]
     success = [(row["step"], row["eval/pc_success"]) for row in rows if "eval/pc_success" in row]
     rates = [row["lr"] for row in trained] if all("lr" in row for row in trained) else None
-    save_loss_curve(path, [r["step"] for r in trained], [r["loss"] for r in trained], rates, success, title)
+    held_out = [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row]
+    steps, losses = [r["step"] for r in trained], [r["loss"] for r in trained]
+    save_loss_curve(path, steps, losses, rates, success, title, held_out)

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from lerobot.common.constants import CHECKPOINTS_DIR, LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
 from lerobot.common.policies.adapters import export_merged
+from lerobot.common.training.publish import model_card, publish, stage
+from lerobot.common.training.summary_page import write_summary_page
 from lerobot.common.utils.io_utils import write_json
 
 SUMMARY_NAME = "summary.json"
+SUMMARY_PAGE = "summary.html"
 CURVES_NAME = "curves.png"
 MERGED_NAME = "merged_model"
 
@@ -43,7 +46,10 @@ def evaluate_in_env(cfg, run, step: int) -> dict:
 
 
 def finish(cfg, run, held_out, metrics) -> Path:
-    """Evaluate the final weights, print the report, write summary.json and curves.png; returns the checkpoint."""
+    """Evaluate the final weights, print the report, write summary.json, summary.html and curves.png; publish.
+
+    Returns the checkpoint.
+    """
     from lerobot.common.evaluation.plots import loss_curve_text, save_metrics_plot
 
     checkpoint = Path(cfg.output_dir) / CHECKPOINTS_DIR / LAST_CHECKPOINT_LINK / PRETRAINED_MODEL_DIR
@@ -64,12 +70,16 @@ def finish(cfg, run, held_out, metrics) -> Path:
         summary["eval"] = evaluate_in_env(cfg, run, cfg.steps)
         metrics.log_eval(cfg.steps, summary["eval"])
     metrics.close()
-    save_metrics_plot(metrics.rows(), Path(cfg.output_dir) / CURVES_NAME, title=cfg.job_name)
-    write_json(summary, Path(cfg.output_dir) / SUMMARY_NAME, indent=2)
+    output = Path(cfg.output_dir)
+    save_metrics_plot(metrics.rows(), output / CURVES_NAME, title=cfg.job_name)
+    write_json(summary, output / SUMMARY_NAME, indent=2)
+    write_summary_page(output / SUMMARY_PAGE, cfg, run.record, summary, output / CURVES_NAME)
     if cfg.peft and cfg.peft.merge and cfg.save_checkpoint:
         export_merged(checkpoint, Path(cfg.output_dir) / MERGED_NAME)
     if cfg.policy.push_to_hub:
-        _push(cfg, run)
+        card = model_card(cfg, run.record, summary)
+        folder = stage(output, checkpoint, card, (CURVES_NAME, SUMMARY_PAGE))
+        publish(folder, cfg.policy.repo_id, cfg.policy.private)
     if cfg.save_checkpoint:
         print(f"\nCheckpoint  {_short(checkpoint)}\nNext        {next_command(checkpoint)}", flush=True)
     return checkpoint
@@ -92,9 +102,3 @@ def _env_means_something(cfg, dataset: dict) -> bool:
         return True
     logging.info("The dataset was recorded on a real arm: success in the simulated one would say nothing about it.")
     return False
-
-
-def _push(cfg, run) -> None:
-    with run.deployed():
-        for part in (run.policy, run.preprocessor, run.postprocessor):
-            part.push_to_hub(cfg.policy.repo_id, private=cfg.policy.private)
