@@ -35,7 +35,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
     `root` is the dataset folder (without it `$HF_LEROBOT_HOME/<repo_id>`, downloaded when files are missing).
     `episodes` selects and orders episodes. `delta_timestamps` {key: seconds relative to the frame} gives
     that key a time axis and adds `<key>_is_pad`. Pictures are float32 (C, H, W) in [0, 1], or uint8 with
-    `return_uint8`.
+    `return_uint8`. `meta`: metadata that were read before.
 
     An item holds every feature, the pad masks, and `task`. Raises FileNotFoundError for a missing dataset,
     CompatibilityError for other format versions, DatasetError for contradictory files, ValueError for
@@ -58,8 +58,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
         video_backend: str | None = None,
         *,
         return_uint8: bool = False,
+        meta: LeRobotDatasetMetadata | None = None,
     ):
-        self.meta = LeRobotDatasetMetadata(repo_id, root, revision, force_cache_sync)
+        self.meta = LeRobotDatasetMetadata(repo_id, root, revision, force_cache_sync) if meta is None else meta
         self.episodes = None if episodes is None else [int(index) for index in episodes]
         self.image_transforms, self.tolerance_s = image_transforms, tolerance_s
         self.video_backend, self.return_uint8 = check_video_backend(video_backend), return_uint8
