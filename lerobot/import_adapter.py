@@ -39,27 +39,72 @@ MODULES = {
     "lerobot.processor.rename_processor": "lerobot.common.processor.rename",
     "lerobot.processor.observation_processor": "lerobot.common.processor.observation",
     "lerobot.processor.newline_processor": "lerobot.common.processor.text",
+    "lerobot.processor.delta_action_processor": "lerobot.common.processor.robot_actions",
+    "lerobot.processor.gym_action_processor": "lerobot.common.processor.robot_actions",
+    "lerobot.processor.policy_robot_bridge": "lerobot.common.processor.robot_actions",
+    "lerobot.processor.joint_observations_processor": "lerobot.common.processor.interaction",
+    "lerobot.datasets.io_utils": "lerobot.common.datasets.utils",
+    "lerobot.datasets.pipeline_features": "lerobot.common.datasets.feature_utils",
+    "lerobot.utils.feature_utils": "lerobot.common.datasets.feature_utils",
+    "lerobot.utils.control_utils": "lerobot.common.robot_devices.control_utils",
+    "lerobot.common.control_utils": "lerobot.common.robot_devices.control_utils",
+    "lerobot.utils.errors": "lerobot.common.robot_devices.utils",
+    "lerobot.utils.robot_utils": "lerobot.common.robot_devices.utils",
+    "lerobot.cameras.configs": "lerobot.common.robot_devices.cameras.configs",
+    "lerobot.cameras.utils": "lerobot.common.robot_devices.cameras.utils",
+    "lerobot.motors": "lerobot.common.robot_devices.motors",
+    "lerobot.robots": "lerobot.common.robot_devices.robots",
+    "lerobot.scripts.convert_dataset_v21_to_v30": "lerobot.common.datasets.v30.convert_dataset_v21_to_v30",
     "lerobot.scripts.lerobot_train": "lerobot.scripts.train",
     "lerobot.scripts.lerobot_eval": "lerobot.scripts.eval",
+    "lerobot.record": "lerobot.scripts.lerobot_record",
+    "lerobot.replay": "lerobot.scripts.lerobot_replay",
+    "lerobot.teleoperate": "lerobot.scripts.lerobot_teleoperate",
+    "lerobot.calibrate": "lerobot.scripts.lerobot_calibrate",
 }
 
-# Module that offers -> module where the names stand -> the names.
+# Module that offers -> module where the names stand -> the names; `New=old` where the name here is another one.
 NAMES = {
     "lerobot.common.policies": {
-        "lerobot.common.policies.factory": ("get_policy_class make_policy make_policy_config make_pre_post_processors"),
+        "lerobot.common.policies.factory": "get_policy_class make_policy make_policy_config make_pre_post_processors",
         "lerobot.common.policies.pretrained": "PreTrainedPolicy",
+        "lerobot.common.policies.robot_frames": "make_robot_action prepare_observation_for_inference",
         "lerobot.common.processor": "SmolVLANewLineProcessor",
+    },
+    "lerobot.common.policies.utils": {
+        "lerobot.common.policies.robot_frames": (
+            "prepare_observation_for_inference build_inference_frame make_robot_action "
+            "raise_feature_mismatch_error validate_visual_features_consistency"
+        ),
     },
     "lerobot.common.datasets": {
         "lerobot.common.datasets.lerobot_dataset": "LeRobotDataset LeRobotDatasetMetadata CODEBASE_VERSION",
+        "lerobot.common.datasets.multi_dataset": "MultiLeRobotDataset",
         "lerobot.common.datasets.factory": "make_dataset resolve_delta_timestamps",
         "lerobot.common.datasets.sampler": "EpisodeAwareSampler",
-        "lerobot.common.datasets.compute_stats": "aggregate_stats get_feature_stats",
+        "lerobot.common.datasets.compute_stats": "aggregate_stats get_feature_stats DEFAULT_QUANTILES",
         "lerobot.common.datasets.utils": "load_episodes write_stats",
+        "lerobot.common.datasets.feature_utils": "aggregate_pipeline_dataset_features create_initial_features",
         "lerobot.common.datasets.image_writer": "safe_stop_image_writer",
     },
+    "lerobot.common.datasets.lerobot_dataset": {
+        "lerobot.common.datasets.multi_dataset": "MultiLeRobotDataset",
+    },
+    "lerobot.common.datasets.feature_utils": {
+        "lerobot.common.datasets.utils": "dataset_to_policy_features",
+    },
+    "lerobot.common.datasets.utils": {
+        "lerobot.common.datasets.feature_utils": (
+            "hw_to_dataset_features build_dataset_frame combine_feature_dicts validate_features_presence "
+            "validate_feature_dtype_and_shape validate_feature_numpy_array validate_feature_image_or_video "
+            "validate_feature_string"
+        ),
+        "lerobot.common.datasets.compute_stats": "load_image_as_numpy",
+        "lerobot.common.utils.utils": "is_valid_numpy_dtype_string",
+        "lerobot.common.utils.terminal": "SuppressProgressBars",
+    },
     "lerobot.configs": {
-        "lerobot.configs.default": "DatasetConfig EvalConfig WandBConfig",
+        "lerobot.configs.default": "DatasetConfig EvalConfig PeftConfig WandBConfig",
         "lerobot.configs.policies": "PreTrainedConfig",
         "lerobot.configs.types": "FeatureType NormalizationMode PipelineFeatureType PolicyFeature",
     },
@@ -75,19 +120,77 @@ NAMES = {
     "lerobot.common.envs": {
         "lerobot.common.envs.configs": "EnvConfig AlohaEnv PushtEnv XarmEnv",
         "lerobot.common.envs.factory": "make_env make_env_config",
-        "lerobot.common.envs.utils": ("check_env_attributes_and_types env_to_policy_features preprocess_observation"),
+        "lerobot.common.envs.utils": "check_env_attributes_and_types env_to_policy_features preprocess_observation",
+        "lerobot.common.evaluation.tasks": "close_envs",
     },
+    "lerobot.common.envs.utils": {"lerobot.common.evaluation.tasks": "close_envs"},
     "lerobot.common.utils": {
         "lerobot.common.constants": "ACTION DONE OBS_ENV_STATE OBS_IMAGE OBS_IMAGES OBS_STATE OBS_STR REWARD",
+        "lerobot.common.datasets.utils": "DEFAULT_FEATURES",
+        "lerobot.common.datasets.factory": "IMAGENET_STATS",
+        "lerobot.common.utils.import_utils": "is_package_available require_package",
+    },
+    "lerobot.common.constants": {
+        "lerobot.common.datasets.utils": "DEFAULT_FEATURES",
+        "lerobot.common.datasets.factory": "IMAGENET_STATS",
+    },
+    "lerobot.common.utils.device": {"lerobot.common.utils.utils": "get_safe_dtype"},
+    "lerobot.common.utils.io_utils": {
+        "lerobot.common.evaluation.video": "write_video",
+        "lerobot.common.utils.io_utils": "load_json=read_json",
+    },
+    "lerobot.common.utils.utils": {
+        "lerobot.common.robot_devices.speech": "say log_say",
+        "lerobot.common.utils.terminal": (
+            "enter_pressed move_cursor_up get_elapsed_time_in_days_hours_minutes_seconds "
+            "SuppressProgressBars TimerManager"
+        ),
+        "lerobot.common.utils.io_utils": "flatten_dict unflatten_dict",
+        "lerobot.common.datasets.utils": "cycle",
+    },
+    "lerobot.processor.hil_processor": {
+        "lerobot.common.processor.images": "ImageCropResizeProcessorStep",
+        "lerobot.common.processor.interaction": (
+            "AddTeleopActionAsComplimentaryDataStep AddTeleopEventsAsInfoStep GripperPenaltyProcessorStep "
+            "InterventionActionProcessorStep TimeLimitProcessorStep TeleopEvents TELEOP_ACTION_KEY "
+            "DISCRETE_PENALTY_KEY GRIPPER_KEY"
+        ),
+    },
+    "lerobot.teleoperators.utils": {"lerobot.common.processor.interaction": "TeleopEvents"},
+    "lerobot.common.robot_devices.utils": {"lerobot.common.robot_devices.utils": "precise_sleep=busy_wait"},
+    "lerobot.common.robot_devices.control_utils": {
+        "lerobot.common.robot_devices.keyboard": "is_headless init_keyboard_listener",
+        "lerobot.common.robot_devices.pace": "log_control_info",
+    },
+    "lerobot.common.robot_devices.robots": {
+        "lerobot.common.robot_devices.robots.configs": "RobotConfig KochRobotConfig",
+        "lerobot.common.robot_devices.robots.utils": "Robot make_robot_from_config",
+    },
+    "lerobot.cameras": {
+        "lerobot.common.robot_devices.cameras.base": "Camera",
+        "lerobot.common.robot_devices.cameras.configs": "CameraConfig",
+        "lerobot.common.robot_devices.cameras.utils": "make_cameras_from_configs",
+    },
+    "lerobot.cameras.opencv": {
+        "lerobot.common.robot_devices.cameras.configs": "OpenCVCameraConfig",
+    },
+    "lerobot.cameras.realsense": {
+        "lerobot.common.robot_devices.cameras.configs": "RealSenseCameraConfig=IntelRealSenseCameraConfig",
+    },
+    "lerobot.cameras.opencv.configuration_opencv": {
+        "lerobot.common.robot_devices.cameras.configs": "OpenCVCameraConfig",
+    },
+    "lerobot.cameras.realsense.configuration_realsense": {
+        "lerobot.common.robot_devices.cameras.configs": "RealSenseCameraConfig=IntelRealSenseCameraConfig",
     },
 }
 
 # Prefixes whose contents have another API here, and where to look instead.
 ELSEWHERE = {
     "lerobot.cameras": "lerobot.common.robot_devices.cameras",
-    "lerobot.motors": "lerobot.common.robot_devices.motors",
-    "lerobot.robots": "lerobot.common.robot_devices.robots",
-    "lerobot.teleoperators": "lerobot.common.robot_devices.robots",
+    "lerobot.common.robot_devices.motors": "lerobot.common.robot_devices.motors.dynamixel",
+    "lerobot.common.robot_devices.robots": "lerobot.common.robot_devices.robots.manipulator",
+    "lerobot.teleoperators": "lerobot.common.robot_devices.robots.manipulator",
 }
 
 
@@ -123,15 +226,18 @@ def _make_table() -> dict[str, str]:
 
 
 _TABLE = _make_table()
-_PACKAGES = {name.rpartition(".")[0] for name in _TABLE}
+_PACKAGES = {name.rpartition(".")[0] for name in [*_TABLE, *NAMES]}
 
 
-def offered() -> dict[str, dict[str, str]]:
-    """Module -> name -> module where the name stands."""
-    table: dict[str, dict[str, str]] = {}
+def offered() -> dict[str, dict[str, tuple[str, str]]]:
+    """Module -> name -> (module where it stands, its name there)."""
+    table: dict[str, dict[str, tuple[str, str]]] = {}
     for module, sources in NAMES.items():
-        names = {name: source for source, names in sources.items() for name in names.split()}
-        table.setdefault(here(module), {}).update(names)
+        names = table.setdefault(here(module), {})
+        for source, words in sources.items():
+            for word in words.split():
+                new, _, old = word.partition("=")
+                names[new] = (source, old or new)
     return table
 
 
@@ -230,7 +336,8 @@ def _offer(module: ModuleType) -> None:
 
     def resolve(name: str) -> Any:
         if name in names:
-            value = getattr(importlib.import_module(names[name]), name)
+            source, there = names[name]
+            value = getattr(importlib.import_module(source), there)
             setattr(module, name, value)
             return value
         if own is not None:
@@ -254,8 +361,9 @@ def _in_from_import(frame) -> bool:
 
 
 def _explain(fullname: str) -> str:
+    meant = here(fullname)
     for prefix, place in ELSEWHERE.items():
-        if fullname == prefix or fullname.startswith(prefix + "."):
+        if meant == prefix or meant.startswith(prefix + "."):
             return f"No module named '{fullname}': hardware has another interface here, see {place}."
     package, _, leaf = fullname.rpartition(".")
     nearest = _nearest(here(package), leaf)

@@ -1,8 +1,10 @@
 """New-layout names are the modules and objects of this package."""
 
 import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,10 +20,11 @@ def test_every_module_of_the_table_is_the_module_here(new, ours):
 
 @pytest.mark.parametrize("module", import_adapter.NAMES)
 def test_every_name_of_the_table_is_offered(module):
-    for source, names in import_adapter.NAMES[module].items():
-        for name in names.split():
-            expected = getattr(importlib.import_module(source), name)
-            assert getattr(importlib.import_module(module), name) is expected
+    for source, words in import_adapter.NAMES[module].items():
+        for word in words.split():
+            new, _, old = word.partition("=")
+            expected = getattr(importlib.import_module(source), old or new)
+            assert getattr(importlib.import_module(module), new) is expected
 
 
 def test_classes_have_one_identity_whichever_name_came_first():
@@ -79,7 +82,9 @@ def test_packages_without_a_file_hold_their_modules():
         ("from lerobot.utils.constants import OBS_STAT", "OBS_STATE"),
         ("from lerobot import datasetz", "lerobot.datasets"),
         ("import lerobot.prozessor", "lerobot.processor"),
-        ("import lerobot.robots.so100_follower", "lerobot.common.robot_devices.robots"),
+        ("import lerobot.robots.so100_follower", "lerobot.common.robot_devices.robots.manipulator"),
+        ("from lerobot.motors.feetech import FeetechMotorsBus", "lerobot.common.robot_devices.motors.dynamixel"),
+        ("from lerobot.teleoperators.koch_leader import KochLeader", "lerobot.common.robot_devices.robots"),
     ],
 )
 def test_unknown_names_are_import_errors_that_name_the_nearest(statement, nearest):
@@ -129,3 +134,39 @@ def test_modules_run_under_their_new_name():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0 and "--pretrained-path" in run.stdout, run.stderr
+
+
+def test_devices_by_the_names_of_newer_releases():
+    from lerobot.cameras.opencv.configuration_opencv import OpenCVCameraConfig
+    from lerobot.motors.dynamixel import DynamixelMotorsBus
+    from lerobot.processor.hil_processor import TeleopEvents, TimeLimitProcessorStep
+    from lerobot.robots import KochRobotConfig, make_robot_from_config
+    from lerobot.teleoperators.utils import TeleopEvents as same
+    from lerobot.utils.errors import DeviceNotConnectedError
+    from lerobot.utils.robot_utils import busy_wait, precise_sleep
+
+    import lerobot.common.robot_devices as ours
+    from lerobot.common.robot_devices.utils import RobotDeviceNotConnectedError
+
+    assert DeviceNotConnectedError is RobotDeviceNotConnectedError and busy_wait is precise_sleep
+    assert TeleopEvents is same and TimeLimitProcessorStep(max_episode_steps=1)
+    assert make_robot_from_config.__module__.startswith(ours.__name__) and DynamixelMotorsBus
+    assert isinstance(KochRobotConfig().cameras["laptop"], OpenCVCameraConfig)
+
+
+def test_every_console_command_has_its_function():
+    tomllib = pytest.importorskip("tomllib")
+    with open(Path(import_adapter.__file__).parents[1] / "pyproject.toml", "rb") as f:
+        commands = tomllib.load(f)["project"]["scripts"]
+    assert {"lerobot-train", "lerobot-eval", "lerobot-record"} <= commands.keys()
+    for place in commands.values():
+        module, _, function = place.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+@pytest.mark.parametrize("module", ["lerobot_train", "lerobot_eval", "lerobot_record"])
+def test_the_new_script_names_run_as_modules(module, tmp_path):
+    command = [sys.executable, "-m", f"lerobot.scripts.{module}", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(import_adapter.__file__).parents[1])}
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert run.returncode == 0 and "--" in run.stdout, run.stderr

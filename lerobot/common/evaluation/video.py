@@ -58,6 +58,15 @@ class VideoFile:
         self._partial.unlink(missing_ok=True)
 
 
+def write_video(video_path: str | Path, stacked_frames: Sequence[np.ndarray], fps: float) -> None:
+    """Write uint8 RGB frames (T, H, W, 3) as an mp4."""
+    path = Path(video_path)
+    film = VideoFile(path.parent, path.name, fps)
+    for frame in stacked_frames:
+        film.add(np.asarray(frame)[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])
+    film.close(path.name)
+
+
 def discard_partial(folder: str | Path | None) -> None:
     """Remove what processes that were ended left of unfinished videos in a folder."""
     for path in Path(folder).glob(".*.part") if folder is not None else ():

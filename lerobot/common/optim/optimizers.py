@@ -94,6 +94,8 @@ class MultiAdamConfig(OptimizerConfig):
     optimizer_groups: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def build(self, params: dict[str, list]) -> dict[str, torch.optim.Optimizer]:
+        if not isinstance(params, dict):
+            raise AssertionError(f"multi_adam builds from a dict name -> parameters, got {type(params).__name__}.")
         return {name: self._build_one(name, group) for name, group in params.items()}
 
     def _build_one(self, name: str, group: list) -> torch.optim.Optimizer:

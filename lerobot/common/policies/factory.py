@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from pathlib import Path
+from typing import Any, TypedDict
 
 import lerobot.common.policies  # noqa: F401  registers every policy
 from lerobot.common.constants import (
@@ -19,6 +20,16 @@ from lerobot.common.policies.pretrained import PreTrainedPolicy, read_state
 from lerobot.common.utils.hub import HUB_OPTIONS, find_file
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.types import FeatureType
+
+
+class ProcessorConfigKwargs(TypedDict, total=False):
+    """Keyword arguments of `make_pre_post_processors`."""
+
+    preprocessor_config_filename: str | None
+    postprocessor_config_filename: str | None
+    preprocessor_overrides: dict[str, Any] | None
+    postprocessor_overrides: dict[str, Any] | None
+    dataset_stats: dict[str, dict[str, Any]] | None
 
 
 class UnknownPolicyError(ValueError, NotImplementedError):

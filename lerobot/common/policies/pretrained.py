@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import logging
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,12 @@ from lerobot.common.policies.adapters import (
 )
 from lerobot.common.utils.hub import HubMixin, find_file
 from lerobot.configs.policies import PreTrainedConfig
+
+
+class ActionSelectKwargs(TypedDict, total=False):
+    """Keyword arguments that policies drawing noise take in `select_action` and `predict_action_chunk`."""
+
+    noise: Tensor | None
 
 
 class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):

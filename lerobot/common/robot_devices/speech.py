@@ -23,7 +23,7 @@ def say(text: str, blocking: bool = False) -> None:
             process.kill()
 
 
-def log_say(text: str, play_sounds: bool, blocking: bool = False) -> None:
+def log_say(text: str, play_sounds: bool = True, blocking: bool = False) -> None:
     """Log a sentence and speak it."""
     logging.info(text)
     if play_sounds:

@@ -37,7 +37,7 @@ from lerobot.common.optim.schedulers import load_scheduler_state, save_scheduler
 from lerobot.common.policies.adapters import ADAPTER_WEIGHTS, adapter_weights, has_adapter
 from lerobot.common.training.manifest import write_manifest
 from lerobot.common.utils.io_utils import atomic_path, read_json, write_json
-from lerobot.common.utils.random_utils import load_rng_state, rng_tensors, save_rng_state
+from lerobot.common.utils.random_utils import load_rng_state, save_rng_state, serialize_rng_state
 
 RECORD_NAME = "training_record.json"
 SCALER_STATE = "scaler_state.json"
@@ -109,7 +109,7 @@ def take_snapshot(step: int, cfg, policy, optimizer=None, scheduler=None, proces
         processors=[p for p in processors if p is not None],
         optimizer=more.pop("optimizer_state", None) or (copy_optimizer_state(optimizer) if optimizer else None),
         scheduler=copy.deepcopy(scheduler.state_dict()) if scheduler is not None else None,
-        rng=rng_tensors(),
+        rng=serialize_rng_state(),
         **more,
     )
 
@@ -182,11 +182,11 @@ def save_checkpoint(
     write_snapshot(take_snapshot(step, cfg, policy, optimizer, scheduler, processors), Path(checkpoint_dir))
 
 
-def save_training_state(checkpoint_dir: Path, step: int, optimizer=None, scheduler=None) -> None:
+def save_training_state(checkpoint_dir: Path, train_step: int, optimizer=None, scheduler=None) -> None:
     """Write what a resumed run needs beside the weights."""
     folder = Path(checkpoint_dir) / TRAINING_STATE_DIR
     folder.mkdir(parents=True, exist_ok=True)
-    save_training_step(step, folder)
+    save_training_step(train_step, folder)
     save_rng_state(folder)
     if optimizer is not None:
         save_optimizer_state(optimizer, folder)

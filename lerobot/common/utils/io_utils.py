@@ -60,14 +60,36 @@ def write_text(text: str, path: str | Path) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(data: Any, path: str | Path, indent: int = 4) -> None:
+def write_json(data: Any, fpath: str | Path, indent: int = 4) -> None:
     """Write JSON atomically; what JSON does not know (functions, devices) is written as null."""
-    write_text(json.dumps(data, indent=indent, ensure_ascii=False, default=lambda _: None), path)
+    write_text(json.dumps(data, indent=indent, ensure_ascii=False, default=lambda _: None), fpath)
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(fpath: str | Path) -> Any:
     """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return json.loads(Path(fpath).read_text(encoding="utf-8"))
+
+
+def deserialize_json_into_object(fpath: str | Path, obj: Any) -> Any:
+    """Read a JSON file that must be built as `obj` is: the same keys, lengths and types; tuples as in `obj`.
+
+    Raises ValueError for other keys or lengths and TypeError for other types.
+    """
+    return _like(read_json(fpath), obj)
+
+
+def _like(value: Any, example: Any) -> Any:
+    if isinstance(example, dict) and isinstance(value, dict):
+        if value.keys() != example.keys():
+            raise ValueError(f"Dictionary keys do not match. Expected: {list(example)}, got: {list(value)}.")
+        return {key: _like(value[key], example[key]) for key in example}
+    if isinstance(example, (list, tuple)) and isinstance(value, list):
+        if len(value) != len(example):
+            raise ValueError(f"List length mismatch: expected {len(example)}, got {len(value)}.")
+        return type(example)(_like(v, e) for v, e in zip(value, example, strict=True))
+    if type(value) is not type(example):
+        raise TypeError(f"Type mismatch: expected {type(example)}, got {type(value)}.")
+    return value
 
 
 def flatten_dict(data: dict, parent: str = "", sep: str = "/") -> dict[str, Any]:

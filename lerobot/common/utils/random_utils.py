@@ -41,66 +41,99 @@ def seeded_context(seed: int) -> Iterator[None]:
 def get_rng_state() -> dict[str, Any]:
     """The state of Python's, numpy's and torch's generators."""
     state = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
+        "random_state": random.getstate(),
+        "numpy_random_state": np.random.get_state(),
+        "torch_random_state": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
+        state["torch_cuda_random_state"] = torch.cuda.get_rng_state()
     return state
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
+def set_rng_state(random_state_dict: dict[str, Any]) -> None:
     """Restore what `get_rng_state` returned."""
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    random.setstate(random_state_dict["random_state"])
+    np.random.set_state(random_state_dict["numpy_random_state"])
+    torch.set_rng_state(random_state_dict["torch_random_state"])
+    if torch.cuda.is_available() and "torch_cuda_random_state" in random_state_dict:
+        torch.cuda.set_rng_state(random_state_dict["torch_cuda_random_state"])
 
 
-def save_rng_state(save_dir: str | Path) -> None:
-    """Write rng_state.safetensors (keys as in LeRobot's training state)."""
-    save_file(rng_tensors(), Path(save_dir) / RNG_STATE)
-
-
-def rng_tensors() -> dict[str, torch.Tensor]:
-    """The state of every generator as the tensors of rng_state.safetensors."""
-    state = get_rng_state()
-    version, values, gauss = state["python"]
-    _, keys, index, has_gauss, cached = state["numpy"]
+def serialize_python_rng_state() -> dict[str, torch.Tensor]:
+    """Python's generator as tensors."""
+    version, values, gauss = random.getstate()
     flat = {
         "py_rng_version": torch.tensor([version]),
         "py_rng_state": torch.tensor(values, dtype=torch.int64),
+    }
+    if gauss is not None:
+        flat["py_rng_gauss"] = torch.tensor([gauss], dtype=torch.float64)
+    return flat
+
+
+def deserialize_python_rng_state(rng_state_dict: dict[str, torch.Tensor]) -> None:
+    """Restore Python's generator."""
+    gauss = rng_state_dict["py_rng_gauss"].item() if "py_rng_gauss" in rng_state_dict else None
+    values = tuple(rng_state_dict["py_rng_state"].tolist())
+    random.setstate((int(rng_state_dict["py_rng_version"]), values, gauss))
+
+
+def serialize_numpy_rng_state() -> dict[str, torch.Tensor]:
+    """Numpy's generator as tensors."""
+    _, keys, index, has_gauss, cached = np.random.get_state()
+    return {
         "np_rng_state_values": torch.tensor(keys.astype(np.int64)),
         "np_rng_state_index": torch.tensor([index]),
         "np_rng_has_gauss": torch.tensor([has_gauss]),
         "np_rng_cached_gaussian": torch.tensor([cached], dtype=torch.float64),  # LeRobot rounds it to float32
-        "torch_rng_state": state["torch"],
     }
-    if gauss is not None:
-        flat["py_rng_gauss"] = torch.tensor([gauss], dtype=torch.float64)
-    if "cuda" in state:
-        flat["torch_cuda_rng_state"] = state["cuda"]
+
+
+def deserialize_numpy_rng_state(rng_state_dict: dict[str, torch.Tensor]) -> None:
+    """Restore numpy's generator."""
+    np.random.set_state(
+        (
+            "MT19937",
+            rng_state_dict["np_rng_state_values"].numpy().astype(np.uint32),
+            int(rng_state_dict["np_rng_state_index"]),
+            int(rng_state_dict["np_rng_has_gauss"]),
+            float(rng_state_dict["np_rng_cached_gaussian"]),
+        )
+    )
+
+
+def serialize_torch_rng_state() -> dict[str, torch.Tensor]:
+    """Torch's generators (CPU, and the current CUDA device) as tensors."""
+    flat = {"torch_rng_state": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        flat["torch_cuda_rng_state"] = torch.cuda.get_rng_state()
     return flat
+
+
+def deserialize_torch_rng_state(rng_state_dict: dict[str, torch.Tensor]) -> None:
+    """Restore torch's generators; the one of CUDA where there is a device."""
+    torch.set_rng_state(rng_state_dict["torch_rng_state"])
+    if torch.cuda.is_available() and "torch_cuda_rng_state" in rng_state_dict:
+        torch.cuda.set_rng_state(rng_state_dict["torch_cuda_rng_state"])
+
+
+def serialize_rng_state() -> dict[str, torch.Tensor]:
+    """Every generator as tensors (keys as in LeRobot's training state)."""
+    return {**serialize_python_rng_state(), **serialize_numpy_rng_state(), **serialize_torch_rng_state()}
+
+
+def deserialize_rng_state(rng_state_dict: dict[str, torch.Tensor]) -> None:
+    """Restore every generator."""
+    deserialize_python_rng_state(rng_state_dict)
+    deserialize_numpy_rng_state(rng_state_dict)
+    deserialize_torch_rng_state(rng_state_dict)
+
+
+def save_rng_state(save_dir: str | Path) -> None:
+    """Write rng_state.safetensors."""
+    save_file(serialize_rng_state(), Path(save_dir) / RNG_STATE)
 
 
 def load_rng_state(save_dir: str | Path) -> None:
     """Restore rng_state.safetensors."""
-    flat = load_file(Path(save_dir) / RNG_STATE)
-    gauss = flat["py_rng_gauss"].item() if "py_rng_gauss" in flat else None
-    numpy_state = (
-        "MT19937",
-        flat["np_rng_state_values"].numpy().astype(np.uint32),
-        int(flat["np_rng_state_index"]),
-        int(flat["np_rng_has_gauss"]),
-        float(flat["np_rng_cached_gaussian"]),
-    )
-    state = {
-        "python": (int(flat["py_rng_version"]), tuple(flat["py_rng_state"].tolist()), gauss),
-        "numpy": numpy_state,
-        "torch": flat["torch_rng_state"],
-    }
-    if "torch_cuda_rng_state" in flat:
-        state["cuda"] = flat["torch_cuda_rng_state"]
-    set_rng_state(state)
+    deserialize_rng_state(load_file(Path(save_dir) / RNG_STATE))
