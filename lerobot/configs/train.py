@@ -76,6 +76,7 @@ class TrainPipelineConfig:
     trackio: TrackioConfig = field(default_factory=TrackioConfig)
     tensorboard: bool = False  # write <output_dir>/tensorboard (extra: tensorboard)
     progress: bool = True  # a progress bar, in a terminal
+    estimate: bool = False  # only measure: speed, memory, largest batch, time to finish, disk
     smoke: bool = False  # 20 steps, save, resume, predict: does everything work?
 
     def __post_init__(self):

@@ -28,6 +28,7 @@ from lerobot.common.training.data import (
     split_episodes,
 )
 from lerobot.common.training.engine import make_engine
+from lerobot.common.training.estimate import Outlook, estimate
 from lerobot.common.training.frozen_features import FrozenFeatures
 from lerobot.common.training.metrics import MetricsFile, describe, make_tracker, progress_bar, require_finite
 from lerobot.common.training.processors import make_training_processors, match_dataset
@@ -61,7 +62,7 @@ def update_policy(tracker, policy, batches, sizes, optimizer, grad_clip_norm, en
 
 @parser.wrap()
 def train(cfg: TrainPipelineConfig):
-    """Run the training that `cfg` describes and return the folder of the last checkpoint."""
+    """Run the training that `cfg` describes and return the folder of the last checkpoint (None: only estimated)."""
     cfg.validate()
     engine = make_engine(cfg)
     set_seed(cfg.seed)
@@ -83,6 +84,10 @@ def train(cfg: TrainPipelineConfig):
     optimizer, scheduler = make_optimizer_and_scheduler(cfg, policy)
     optimizer = engine.prepare(policy, optimizer)
     plan = make_plan(dataset, cfg, engine.world_size)
+    if cfg.estimate:
+        loader = make_loader(dataset, cfg, plan, engine.device, rank=engine.rank)
+        print(estimate(cfg, dataset, loader, prepare, features, policy, optimizer, engine))
+        return None
     record, references = make_record(cfg, dataset, plan), references_of_dataset(dataset.meta)
     run = Run(cfg, engine, plan, policy, optimizer, scheduler, preprocessor, postprocessor, record, references)
     validation = HeldOut(cfg, held_out)
@@ -96,7 +101,7 @@ def train(cfg: TrainPipelineConfig):
         metrics = MetricsFile(cfg, engine, resume_step=step)
         describe(cfg, policy, dataset, plan, step)
 
-        timer = Timer()
+        timer, outlook = Timer(), Outlook(step, cfg.steps)
         with progress_bar(cfg, engine, step) as bar:
             while step < cfg.steps:
                 parts = [prepare(next(batches)) for _ in range(plan.accumulation)]
@@ -109,6 +114,7 @@ def train(cfg: TrainPipelineConfig):
                 run.after_update(step)
                 tracker.step()
                 tracker.update_s = timer()
+                outlook(step, tracker.dataloading_s.val)
                 bar.update()
 
                 if cfg.log_freq and (step % cfg.log_freq == 0 or step == cfg.steps):

@@ -152,13 +152,18 @@ def lock_output(folder: Path):
     return file
 
 
+def checkpoint_bytes(cfg, policy) -> int:
+    """About what a checkpoint takes: weights, their average if there is one, and the two moments of AdamW."""
+    weights = sum(t.numel() * t.element_size() for t in policy.state_dict().values())
+    moments = sum(2 * 4 * p.numel() for p in policy.parameters() if p.requires_grad)
+    return weights * (2 if cfg.ema_decay else 1) + moments
+
+
 def require_space(cfg, policy) -> None:
     """OSError before the first step if the disk has no room for the checkpoints that will stand there at once."""
     if not cfg.save_checkpoint:
         return
-    weights = sum(t.numel() * t.element_size() for t in policy.state_dict().values())
-    moments = sum(2 * 4 * p.numel() for p in policy.parameters() if p.requires_grad)
-    one = weights * (2 if cfg.ema_decay else 1) + moments
+    one = checkpoint_bytes(cfg, policy)
     free = shutil.disk_usage(cfg.output_dir).free
     if free < one:
         raise OSError(
