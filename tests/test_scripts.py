@@ -38,6 +38,7 @@ def checkout(tmp_path):
     """A copy of the scripts with an environment that counts as installed, whose Python prints its arguments."""
     root = tmp_path / "checkout"
     shutil.copytree(ROOT / "tools", root / "tools")
+    shutil.copytree(ROOT / "lerobot" / "configs" / "presets", root / "lerobot" / "configs" / "presets")
     for name in ("koch_train.sh", "koch_train_smolvla.sh", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, root)
     (root / ".venv" / "bin").mkdir(parents=True)
@@ -55,6 +56,19 @@ def test_the_main_job_chooses_the_mini_preset_without_a_gpu_from_any_folder(chec
     assert {"--preset=smolvla_mini", "--steps=7", f"--dataset.root={checkout}/grasp_dataset"} <= set(words)
     assert any(w.startswith(f"--output_dir={checkout}/outputs/train/koch_smolvla/") for w in words)
     assert len(list((checkout / "logs").iterdir())) == 1
+
+
+def test_a_first_word_names_another_policy(checkout):
+    run = bash("bash koch_train.sh act_dinov2 --steps=7", cwd=checkout)
+    assert run.returncode == 0, run.stderr
+    assert {"--preset=act_dinov2_mini", "--steps=7", "--job_name=koch_act_dinov2"} <= set(run.stdout.splitlines())
+    assert "--preset=act_mini" in bash("bash koch_train.sh", cwd=checkout).stdout.splitlines()
+
+
+def test_an_unknown_word_is_refused_with_those_that_exist(checkout):
+    run = bash("bash koch_train.sh act_dino", cwd=checkout)
+    assert run.returncode != 0 and not (checkout / "logs").exists()
+    assert "'act_dino'" in run.stderr and {"act", "act_dinov2", "tdmpc."} & set(run.stderr.split())
 
 
 def test_what_the_user_chooses_is_not_chosen_again(checkout):

@@ -13,10 +13,12 @@ has_flag() { # has_flag NAME ARGUMENTS...: whether --NAME=... or --NAME is among
 
 has_gpu() { "$PYTHON" -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; }
 
-# koch_train POLICY ARGUMENTS...: POLICY is smolvla or act; every argument is a flag of lerobot/scripts/train.py.
+# koch_train POLICY ARGUMENTS...: POLICY is a word of --policy.type; every argument is a flag of lerobot/scripts/train.py.
 koch_train() {
     local policy="$1" job date out
     shift
+    [ -f "$ROOT/lerobot/configs/presets/${policy}_mini.json" ] ||
+        die "There is no policy '$policy': expected one of $(cd "$ROOT/lerobot/configs/presets" && ls | sed -n 's/_mini.json//p' | xargs)."
     bootstrap smolvla sim
     local flags=("$@")
     if ! has_flag help "$@" && ! has_flag policy.path "$@" && ! has_flag policy.type "$@" &&
@@ -47,7 +49,11 @@ choose_policy() { # sets the array `chosen`
         "$PYTHON" -c 'from lerobot.common.utils.hub import find_file; find_file("lerobot/smolvla_base", "config.json")' 2>/dev/null ||
             die "lerobot/smolvla_base is neither in the cache (HF_HOME) nor reachable (HF_ENDPOINT names a mirror). Give a local copy by --policy.path=FOLDER, or train the small one from zero: --preset=smolvla_mini."
         chosen=("--policy.path=lerobot/smolvla_base" "--batch_size=64" "--steps=20000" "--policy.use_amp=true")
+    elif [ "$1" = act ]; then
+        chosen=("--policy.type=act")
+    elif [ "$1" = act_dinov2 ]; then
+        chosen=("--policy.type=act_dinov2" "--policy.frozen_features=auto")
     else
-        chosen=("--policy.type=$1")
+        chosen=("--preset=${1}_mini")
     fi
 }

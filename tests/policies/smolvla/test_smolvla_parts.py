@@ -16,6 +16,7 @@ from lerobot.common.policies.common.flow_matching import (
     resize_with_pad,
     sample_time,
 )
+from lerobot.common.policies.common.positions import position_waves
 from lerobot.common.policies.smolvla.smolvlm import (
     Connector,
     RMSNorm,
@@ -24,7 +25,6 @@ from lerobot.common.policies.smolvla.smolvlm import (
     VisionModel,
     bucketed_position_ids,
     grouped_attention,
-    position_waves,
     rope_table,
     rotate,
 )

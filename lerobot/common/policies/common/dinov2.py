@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lerobot.common.policies.common.attention import attend
+from lerobot.common.policies.common.positions import position_waves
 
 HEAD_DIM = 64
 REGISTERS = 4  # of the published nets that have some
@@ -61,6 +62,9 @@ class DINOv2(nn.Module):
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+        table, side = self.embeddings.position_embeddings, self.config.image_size // self.config.patch_size
+        with torch.no_grad():
+            table[0, 1:] = 0.1 * position_waves(side, self.config.hidden_size)
 
     def freeze(self, unfrozen_layers: int = 0) -> None:
         """Train nothing, or only the last blocks and the final norm."""

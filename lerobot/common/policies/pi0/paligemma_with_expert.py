@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lerobot.common.policies.common.positions import position_waves
 from lerobot.common.policies.pi0.configuration_pi0 import PI0Config
 from lerobot.common.policies.smolvla.smolvlm import (
     TextAttention,
@@ -20,7 +21,6 @@ from lerobot.common.policies.smolvla.smolvlm import (
     grouped_attention,
     in_dtype_of,
     init_normal,
-    position_waves,
     rope_table,
     rotate,
 )

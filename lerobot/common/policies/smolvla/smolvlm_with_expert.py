@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from lerobot.common.policies.common.positions import position_waves
 from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.common.policies.smolvla.smolvlm import (
     RMSNorm,
@@ -17,7 +18,6 @@ from lerobot.common.policies.smolvla.smolvlm import (
     grouped_attention,
     in_dtype_of,
     init_normal,
-    position_waves,
     rope_table,
     rotate,
 )
