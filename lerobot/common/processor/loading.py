@@ -155,6 +155,9 @@ def _resolve(entry: dict[str, Any]) -> tuple[type[ProcessorStep], str]:
 
 def _construct(step_class, key, config, overrides, states) -> ProcessorStep:
     folder = states.folder if isinstance(states, Source) else None
+    if folder is not None and not states.is_local:  # a hub repository gives only what is asked for
+        for name in step_class.files_beside:
+            find_file(states.name_or_path, name, required=False, **states.hub)
     try:
         return step_class.from_saved(config, overrides, folder)
     except Exception as e:  # whatever the constructor of a step raises

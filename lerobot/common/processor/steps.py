@@ -36,6 +36,9 @@ class ProcessorStep(ABC):
     def transform_features(self, features: Features) -> Features:
         """Return the features that come out when `features` go in."""
 
+    # Further files of a checkpoint that `from_saved` looks for; a hub repository is asked for them.
+    files_beside: ClassVar[tuple[str, ...]] = ()
+
     @classmethod
     def from_saved(cls, config: dict[str, Any], overrides: dict[str, Any], folder: Path | None) -> ProcessorStep:
         """Build the step from its saved configuration; `folder` is where the files of its pipeline lie."""

@@ -6,7 +6,7 @@ import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import constants
@@ -95,6 +95,9 @@ class TokenizerProcessorStep(ObservationProcessorStep):
     padding: str = "max_length"
     truncation: bool = True
     input_tokenizer: Any = field(default=None, init=False, repr=False)
+    files_beside: ClassVar[tuple[str, ...]] = tuple(
+        f"{TOKENIZER_FOLDER}/{name}" for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+    )
     # Sentences that the policy was trained on (empty: unknown); another one, or one cut short, warns once.
     known_tasks: set[str] = field(default_factory=set, init=False, repr=False)
     _warned: set[str] = field(default_factory=set, init=False, repr=False)

@@ -7,11 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lerobot.common.policies.factory import make_pre_post_processors
 from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.common.policies.smolvla.modeling_smolvla import SmolVLAPolicy, VLAFlowMatching
+from lerobot.common.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 from lerobot.common.policies.smolvla.smolvlm import SmolVLM, SmolVLMConfig, init_normal
 from lerobot.common.policies.smolvla.vlm_source import SIZES, VLMSource
+from lerobot.common.processor import PolicyProcessorPipeline
 from lerobot.common.training.checkpoint import copy_weights, write_weights
+from lerobot.configs.policies import PreTrainedConfig
 
 from .conftest import tiny_batch, tiny_config, tiny_policy
 
@@ -240,6 +244,51 @@ def test_a_checkpoint_runs_anywhere(vlm_folder, tmp_path, monkeypatch):
     names = {p.name for p in (moved / "tokenizer").iterdir()}
     assert names == {p.name for p in (tmp_path / "again" / "tokenizer").iterdir()}
     assert {"config.json", "tokenizer.json", "tokenizer_config.json"} <= names
+
+
+def test_a_hub_id_loads_from_the_offline_cache(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    policy = tiny_policy()
+    ones = {"mean": torch.ones(6), "std": torch.ones(6)}
+    snapshot = tmp_path / "models--someone--tiny" / "snapshots" / ("0" * 40)
+    pre, post = make_smolvla_pre_post_processors(policy.config, {"observation.state": ones, "action": ones})
+    for part in (policy, pre, post):
+        part.save_pretrained(snapshot)
+    (tmp_path / "models--someone--tiny" / "refs").mkdir()
+    (tmp_path / "models--someone--tiny" / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    config = PreTrainedConfig.from_pretrained("someone/tiny")
+    loaded = SmolVLAPolicy.from_pretrained("someone/tiny", config=config)
+    batch, noise = tiny_batch(policy.config), torch.randn(2, 5, 32)
+    assert torch.equal(loaded.predict_action_chunk(batch, noise=noise), policy.predict_action_chunk(batch, noise=noise))
+    again, _ = make_pre_post_processors(config, "someone/tiny")
+    raw = {"observation.state": torch.zeros(6), "task": "Pick up the pen."}
+    assert torch.equal(again(raw)["observation.language.tokens"], pre(raw)["observation.language.tokens"])
+    with pytest.raises(FileNotFoundError, match="someone/else"):
+        SmolVLAPolicy.from_pretrained("someone/else")
+
+
+def test_a_hub_is_asked_for_the_checkpoints_own_tokenizer(tmp_path, monkeypatch):
+    """A download brings single files, so those that no pipeline file names must be asked for."""
+    from lerobot.common.processor import loading
+
+    config = tiny_config()
+    pre, _ = make_smolvla_pre_post_processors(config, {})
+    pre.save_pretrained(tmp_path / "hub")
+    SmolVLAPolicy(config).save_pretrained(tmp_path / "hub")
+
+    def download(repository, filename, required=True, **_):
+        source, target = tmp_path / "hub" / filename, tmp_path / "cache" / filename
+        if not source.exists():
+            return None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return shutil.copyfile(source, target)
+
+    monkeypatch.setattr(loading, "find_file", download)
+    loaded = PolicyProcessorPipeline.from_pretrained("someone/tiny", config_filename="policy_preprocessor.json")
+    assert loaded.steps[3].input_tokenizer.get_vocab() == pre.steps[3].input_tokenizer.get_vocab()
 
 
 def test_overrides_of_the_language_model_stand_in_its_saved_configuration(tmp_path):
