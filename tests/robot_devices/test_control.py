@@ -218,6 +218,15 @@ def test_a_dead_program_is_landed_by_its_supervisor():
     twin.close()
 
 
+def test_calibrating_the_simulated_pair_finds_its_mounting(tmp_path):
+    run(*SIM, "--robot.calibration=hard", f"--robot.calibration_dir={tmp_path}", "--control.type=calibrate")
+    for name in ("main_follower", "main_leader"):
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        assert found["drive_mode"] == [0, 0, 1, 1, 0, 1]
+        assert found["homing_offset"] == [-2048, -1024, 3072, 1024, -3072, 2048]
+        assert found["motor_names"][0] == "shoulder_pan"
+
+
 @pytest.mark.parametrize(
     "flags, word",
     [

@@ -37,7 +37,7 @@ REPORT_NAME = "control_report.jsonl"  # beside the dataset's folder: one line pe
 ALIGN_SPEED = 45.0  # joint units per second on the way to a replay's first frame
 
 
-def calibrate(robot, cfg: CalibrateControlConfig, ask=input) -> None:
+def calibrate(robot, cfg: CalibrateControlConfig) -> None:
     """Calibrate arms by hand; an old file stays until the new one is complete. ValueError for unknown arms."""
     arms = robot.available_arms if cfg.arms is None else cfg.arms
     unknown = [arm for arm in arms if arm not in robot.available_arms]
@@ -53,6 +53,7 @@ def calibrate(robot, cfg: CalibrateControlConfig, ask=input) -> None:
         bus.set_torque(False)
         bus.set_calibration(None)
         name, kind = arm.rsplit("_", 1)
+        ask = (lambda prompt, arm=arm: robot.hand(arm, prompt)) if hasattr(robot, "hand") else input
         path = robot._calibration_path(arm)
         save_calibration(run_arm_calibration(bus, robot.robot_type, name, kind, ask), path)
         logging.info("Calibration written to '%s'.", path)

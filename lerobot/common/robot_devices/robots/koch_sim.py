@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from lerobot.common.robot_devices.safety import EnvelopeConfig
 from lerobot.common.robot_devices.simulation.presets import CALIBRATIONS
 from lerobot.common.robot_devices.simulation.twin_process import TwinClock, TwinProcess
 from lerobot.common.robot_devices.utils import RealClock
+
+HAND_POSES = {"ZERO": [0.0] * 6, "ROTATED": [90.0] * 6, "REST": [0.0, 134.0, 180.0, -19.0, 0.0, 35.0]}
 
 
 class KochSimRobot(ManipulatorRobot):
@@ -89,6 +92,13 @@ class KochSimRobot(ManipulatorRobot):
         if self.is_connected:
             self.engage()
         return self.seed
+
+    def hand(self, arm_id: str, prompt: str) -> None:
+        """What the operator does when calibrating: put the arm into the pose that the prompt names."""
+        logging.info("%s", prompt)
+        for word, degrees in HAND_POSES.items():
+            if word in prompt:
+                self.twin.ask("pose", arm=arm_id.rsplit("_", 1)[1], degrees=degrees)
 
     @property
     def dataset_info(self) -> dict:
