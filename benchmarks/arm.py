@@ -25,6 +25,7 @@ from lerobot.common.robot_devices.robots.utils import make_robot
 from lerobot.common.robot_devices.safety import EnvelopeConfig, JointLimits, SafetyEnvelope
 from lerobot.common.robot_devices.simulation.twin_process import TwinProcess
 
+REPORT = 100_000  # transactions between two lines
 EPISODE_S = 15.0  # 450 frames
 STATED_S = EnvelopeConfig().landing_s + 2.0  # landing and what the supervisor needs around it
 
@@ -61,7 +62,7 @@ def bus(count: int) -> None:
     safe.engage(truth)
     rng, wrong, outside, start = np.random.default_rng(0), 0, 0, time.monotonic()
     sent = [arm.read("Goal_Position")]
-    while arm.counters.transactions + len(sent) < count:
+    while (done := arm.counters.transactions + len(sent)) < count:
         goal = safe.limit(rng.uniform(-5000, 5000, 6)).astype(np.int32)
         arm.write("Goal_Position", goal)
         sent.append(goal)
@@ -70,11 +71,13 @@ def bus(count: int) -> None:
         # A sync write has no answer: a lost one leaves the goal before it, or an older one after several losses.
         wrong += not any((kept == old).all() for old in sent[-6:])
         outside += int((np.abs(kept - truth) > 901).any())
+        if done // REPORT > (done - 3) // REPORT:
+            print(f"  {done}: wrong values {wrong}, goals outside the envelope {outside}", flush=True)
     counters, seconds = arm.counters, time.monotonic() - start
     injected = twin.ask("state")["faults"]
     arm.disconnect()
     twin.close()
-    print(f"bus: {counters.transactions + len(sent)} transactions in {seconds:.0f} s, injected {injected}")
+    print(f"bus: {done} transactions in {seconds:.0f} s, injected {injected}")
     print(f"  wrong values {wrong}, goals outside the envelope {outside}, {counters.to_dict()}")
 
 

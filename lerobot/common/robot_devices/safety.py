@@ -33,7 +33,8 @@ class EnvelopeConfig:
     margin: float = 0.1  # room beyond what the dataset holds, as a share
     max_speed: float = 360.0  # units (degrees) per second without a dataset
     max_acceleration: float = 6000.0  # units per second squared without a dataset
-    ramp_speed: float = 45.0  # units per second on the way to the first target
+    ramp_speed: float = 45.0  # units per second on the way to a first target that is further than `ramp_from`
+    ramp_from: float = 15.0  # units
     max_refused: int = 15  # consecutive targets that are not finite before the run is stopped
     hold_after_s: float = 0.3  # without a tick for this long, the arm holds and starts again with the ramp
     release_after_s: float = 5.0  # without a tick for this long, the arm is landed and its torque switched off
@@ -109,7 +110,7 @@ class SafetyEnvelope:
         self._last: list[float] | None = None
         self._velocity: list[float] = []
         self._catching_up: list[bool] = []
-        self._ramping = True
+        self._starting, self._ramping = True, False
         self._refused = 0
         self._time: float | None = None
 
@@ -119,13 +120,13 @@ class SafetyEnvelope:
         return None if self._last is None else np.array(self._last, dtype=np.float32)
 
     def engage(self, present) -> None:
-        """Start from where the arm is, at rest; the way to the next target is a slow ramp."""
+        """Start from where the arm is, at rest; a next target that is far is approached slowly."""
         values = [float(value) for value in present]
         if not all(map(math.isfinite, values)):
             raise SafetyStopError(f"The arm's position {values} is not finite; the arm is not moved.")
         self._last, self._velocity = values, [0.0] * len(values)
         self._catching_up = [False] * len(values)  # after an intervention, until the target is reached
-        self._ramping, self._time = True, None
+        self._starting, self._time = True, None
 
     def limit(self, target, now: float | None = None) -> np.ndarray:
         """The command for a target, float32 (J,).
@@ -145,6 +146,9 @@ class SafetyEnvelope:
         else:
             self._refuse(values)
             values = self._last
+        if self._starting:  # a first target nearby is no jump: the motion begins at once
+            far = max(abs(a - b) for a, b in zip(self._last, values, strict=True))
+            self._starting, self._ramping = False, far > self.config.ramp_from
         ramping = self._ramping
         self._last = [self._joint(index, value, ramping) for index, value in enumerate(values)]
         if ramping:
@@ -156,7 +160,7 @@ class SafetyEnvelope:
         if now is not None and self._time is not None and now - self._time > self.config.hold_after_s:
             self._note(MISSED, "all", f"{now - self._time:.2f} s without a tick: the arm held, then moves on slowly")
             self._velocity = [0.0] * len(self._velocity)
-            self._ramping = True
+            self._starting = True
         self._time = now
 
     def _refuse(self, values: list[float]) -> None:
