@@ -14,7 +14,11 @@ JOINTS = [f"joint_{i}" for i in range(6)]
 @pytest.fixture(scope="session")
 def dataset_root(tmp_path_factory):
     """Three episodes of 12 frames with one camera."""
-    root = tmp_path_factory.mktemp("data") / "tiny"
+    return record_dataset(tmp_path_factory.mktemp("data") / "tiny")
+
+
+def record_dataset(root):
+    """Write that dataset."""
     vector = {"dtype": "float32", "shape": (6,), "names": JOINTS}
     picture = {"dtype": "video", "shape": (48, 64, 3), "names": ["height", "width", "channels"]}
     features = {"observation.state": vector, "action": vector, "observation.images.laptop": picture}

@@ -14,7 +14,9 @@ from lerobot.configs import parser
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.scripts.train import train
+from tests.policies.regression_table import ROWS
 from tests.training.helpers import losses, same, weights
+from tests.training.killing import survive, tiny_run
 
 
 def resumed(run, *flags):
@@ -144,3 +146,22 @@ def test_weights_without_a_training_state_are_refused(make_config):
     (folder / "manifest.json").unlink()
     with pytest.raises(ValueError, match="training_step.json is absent"):
         train(parser.parse(TrainPipelineConfig, ["--resume=true", f"--config_path={folder}"]))
+
+
+# Two that change more than weights while training; the others take longer.
+QUICK = ("tdmpc", "vqbet")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in sorted(ROWS)])
+def test_every_policy_resumes_to_the_same_bits(name, dataset_root, tmp_path):
+    whole = tiny_run(name, dataset_root, tmp_path / "whole", steps=6, save_freq=3, save_total_limit=0)
+    train(whole)
+    shutil.copytree(tmp_path / "whole/checkpoints/000003", tmp_path / "half/checkpoints/000003")
+    shutil.copy(tmp_path / "whole/metrics.jsonl", tmp_path / "half")
+    train(resumed(tmp_path / "half"))
+    assert same(weights(tmp_path / "whole", 6), weights(tmp_path / "half", 6))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "half")
+
+
+def test_a_run_that_is_killed_ends_as_if_it_had_not_been(dataset_root, tmp_path):
+    assert survive(lambda run: tiny_run("act", dataset_root, run), tmp_path, kills=4, seed=3, longest=2.0)
