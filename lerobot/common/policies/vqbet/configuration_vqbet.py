@@ -20,7 +20,7 @@ class VQBeTConfig(PreTrainedConfig):
     `n_vqvae_training_steps` steps); then a transformer over the last observations chooses a word and corrects it.
     Choose it, like Diffusion, when demonstrations differ, and one pass per chunk must do; one camera only, and
     actions are sampled, so episodes differ. At its default size of 38 M parameters, training takes 0.6 GB for
-    weights, gradients and optimizer and 0.25 GB of activations for each 8 samples of five pictures cropped to 84x84.
+    weights, gradients and optimizer and 0.13 GB of activations for each 8 samples of five pictures cropped to 84x84.
 
     Inputs: `observation.state` and exactly one picture. Raises ValueError for values that do not go together.
     """
