@@ -35,10 +35,11 @@ def test_a_recording_command_keeps_its_meaning(caplog):
 
 
 def test_the_other_commands():
-    assert translate("teleoperate", ["--robot.type=koch_sim", "--fps=30"])[1:] == [
+    assert set(translate("teleoperate", ["--robot.type=koch_sim", "--fps=30"])[1:]) == {
         "--robot.type=koch_sim",
         "--control.fps=30",
-    ]
+    }
+    assert parse_control(translate("teleoperate", ["--robot.type=koch_sim"])).control.fps == 60
     replay = parse_control(
         translate("replay", ["--robot.type=koch_sim", "--dataset.repo_id=a/b", "--dataset.episode=3"])
     )
@@ -49,3 +50,21 @@ def test_other_arms_are_refused():
     for flag in ("--robot.type=so101_follower", "--teleop.type=so101_leader"):
         with pytest.raises(ValueError, match="Koch arms"):
             translate("record", [flag])
+
+
+def test_what_cannot_be_done_is_refused():
+    with pytest.raises(ValueError, match="teleoperator"):
+        translate("record", ["--robot.type=koch_follower", "--dataset.repo_id=a/b"])
+    with pytest.raises(ValueError, match="exactly one"):
+        translate("calibrate", ["--robot.type=koch_follower", "--teleop.type=koch_leader"])
+    with pytest.raises(ValueError, match="Name the robot"):
+        translate("replay", ["--dataset.repo_id=a/b"])
+    with pytest.raises(ValueError, match="--strategy.type"):
+        translate("record", ["--robot.type=koch_sim", "--strategy.type=dagger"])
+
+
+def test_an_arm_that_is_not_named_is_not_connected():
+    policy = translate("record", ["--robot.type=koch_follower", "--policy.path=x", "--dataset.repo_id=a/b"])
+    assert "--robot.leader_arms={}" in policy
+    leader = translate("calibrate", ["--teleop.type=koch_leader", "--teleop.port=/dev/l"])
+    assert {"--robot.follower_arms={}", "--robot.leader_port=/dev/l", '--control.arms=["main_leader"]'} <= set(leader)
