@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from threading import Lock
@@ -20,6 +22,7 @@ VIDEO_BACKENDS = ("pyav", "torchcodec", "video_reader")
 VIDEO_CODECS = ("h264", "hevc", "libsvtav1")
 DECODER_CACHE_ENV = "LEROBOT_VIDEO_DECODER_CACHE_SIZE"
 DEFAULT_DECODER_CACHE_SIZE = 100
+SHORT_WALK = 8  # frames after a keyframe up to which a single frame is decoded on its own
 
 av.logging.set_level(av.logging.ERROR)
 
@@ -41,13 +44,26 @@ def get_safe_default_codec() -> str:
 
 
 def check_video_backend(name: str | None) -> str:
-    """The backend that decodes: pyav, with a message for other known names; ValueError for unknown ones."""
+    """The backend that decodes: pyav, or torchcodec where it works, else pyav with a message; ValueError for others."""
     if name is None or name == "pyav":
         return "pyav"
     if name not in VIDEO_BACKENDS:
         raise ValueError(f"Unknown --dataset.video_backend '{name}'; expected one of {VIDEO_BACKENDS}.")
-    logging.warning("--dataset.video_backend=%s: decoding with pyav instead, which gives the same frames.", name)
+    reason = _torchcodec_fails() if name == "torchcodec" else "it was torchvision's"
+    if reason is None:
+        return "torchcodec"
+    logging.warning("--dataset.video_backend=%s: %s; decoding with pyav, which gives the same frames.", name, reason)
     return "pyav"
+
+
+@functools.cache
+def _torchcodec_fails() -> str | None:
+    """Why torchcodec cannot be used, None if it can."""
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except Exception as e:  # a missing FFmpeg shows as a RuntimeError of the loader
+        return f"torchcodec does not load ({str(e).splitlines()[0][:100]})"
+    return None
 
 
 # --- decoding -----------------------------------------------------------------------------------------------
@@ -94,6 +110,7 @@ class VideoReader:
         self._to_rgb = VideoReformatter()
         self._decoding: Iterator[av.VideoFrame] | None = None
         self._position: int | None = None  # pts of the last decoded frame
+        self._scanning = False
 
     def close(self) -> None:
         """Release the file and the decoder."""
@@ -123,8 +140,9 @@ class VideoReader:
     def frames(self, numbers: Sequence[int]) -> np.ndarray:
         """The frames with these numbers as uint8 RGB (N, H, W, 3), or VideoDecodeError."""
         unique, inverse = np.unique(np.asarray(numbers), return_inverse=True)
+        alone = len(unique) == 1 and not self._scanning
         try:
-            decoded = [self._frame(self._pts[number]) for number in unique]
+            decoded = [self._frame(self._pts[number], alone) for number in unique]
         except (av.FFmpegError, EOFError) as e:
             self._decoding = self._position = None
             raise VideoDecodeError(f"Video '{self.path}' cannot be decoded: {e}.") from e
@@ -132,11 +150,20 @@ class VideoReader:
 
     def scan(self, numbers: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
         """(number, uint8 RGB (H, W, 3)) of ascending frame numbers, decoded from front to back."""
-        for number in numbers:
-            yield number, self.frames([number])[0]
+        self._scanning = True
+        try:
+            for number in numbers:
+                yield number, self.frames([number])[0]
+        finally:
+            self._scanning = False
 
-    def _frame(self, pts: int) -> np.ndarray:
+    def _frame(self, pts: int, alone: bool) -> np.ndarray:
+        """One frame as RGB; `alone`: the next query will be somewhere else."""
         key = max(0, int(np.searchsorted(self._key_pts, pts, side="right")) - 1)
+        if alone and np.searchsorted(self._pts, pts) - np.searchsorted(self._pts, self._key_pts[key]) < SHORT_WALK:
+            frame = self._only(pts, self._key_dts[key])
+            if frame is not None:
+                return self._to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
         # Going on costs less than seeking also when the wanted frame is the very next one, a keyframe.
         follows = self._position is not None and np.searchsorted(self._pts, self._position) + 1 >= np.searchsorted(
             self._pts, pts
@@ -150,6 +177,25 @@ class VideoReader:
         if frame is None:
             raise EOFError(f"the frame at {pts * float(self._stream.time_base):.6f} s is missing or damaged")
         return self._to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
+
+    def _only(self, pts: int, key_dts: int) -> av.VideoFrame | None:
+        """A frame decoded from its keyframe on, and nothing after it: what it refers to stands before it.
+
+        Going on decoding, as `_advance_to` does, the decoder first wants as many more packets as it may reorder.
+        """
+        self._seek(key_dts)
+        self._decoding = None
+        context = self._stream.codec_context
+        context.flush_buffers()
+        found = None
+        for packet in self._container.demux(self._stream):
+            found = next((frame for frame in context.decode(packet) if frame.pts == pts), found)
+            if found is not None or packet.pts == pts:
+                break
+        if found is None:
+            found = next((frame for frame in context.decode(None) if frame.pts == pts), None)
+        context.flush_buffers()
+        return found
 
     def _advance_to(self, pts: int) -> av.VideoFrame | None:
         for frame in self._decoding:
@@ -222,9 +268,58 @@ def decode_video_frames(
     broken. Decoders stay open between calls (at most LEROBOT_VIDEO_DECODER_CACHE_SIZE per process, default
     100).
     """
-    check_video_backend(backend)
-    frames = torch.from_numpy(_readers.decode(video_path, timestamps, tolerance_s)).permute(0, 3, 1, 2)
+    if check_video_backend(backend) == "torchcodec":
+        frames = decode_with_torchcodec(video_path, timestamps, tolerance_s)
+    else:
+        frames = torch.from_numpy(_readers.decode(video_path, timestamps, tolerance_s)).permute(0, 3, 1, 2)
     return frames if return_uint8 else frames.to(torch.float32).div_(255)
+
+
+def decode_with_torchcodec(video_path: str | Path, timestamps: Sequence[float], tolerance_s: float) -> torch.Tensor:
+    """Frames nearest to `timestamps` as uint8 (T, 3, H, W) by torchcodec; errors as `decode_video_frames` has them."""
+    decoder = _torchcodec_decoder(str(video_path), file_version(video_path))
+    half = 0.5 / (decoder.metadata.average_fps or 30)
+    last = decoder.metadata.end_stream_seconds
+    wanted = torch.tensor(timestamps, dtype=torch.float64)
+    try:
+        batch = decoder.get_frames_played_at(torch.clamp(wanted + half, max=last - 1e-6).tolist())
+    except (RuntimeError, IndexError) as e:
+        raise VideoDecodeError(f"Video '{video_path}' cannot be decoded: {e}.") from e
+    distance = (batch.pts_seconds - wanted).abs()
+    allowed = np.maximum(tolerance_s, np.spacing(np.float32(timestamps)).astype(np.float64))
+    if not (distance.numpy() < allowed).all():
+        worst = int(distance.argmax())
+        raise FrameTimestampError(
+            f"Video '{video_path}' has no frame at {timestamps[worst]:.6f} s: the nearest is "
+            f"{distance[worst]:.6f} s away."
+        )
+    return batch.data
+
+
+@functools.lru_cache(maxsize=DEFAULT_DECODER_CACHE_SIZE)
+def _torchcodec_decoder(path: str, version: tuple | None):
+    from torchcodec.decoders import VideoDecoder
+
+    if version is None:
+        raise VideoDecodeError(f"Video '{path}' does not exist.")
+    try:
+        return VideoDecoder(path, dimension_order="NCHW", num_ffmpeg_threads=1)
+    except (RuntimeError, ValueError) as e:
+        raise VideoDecodeError(f"Video '{path}' cannot be opened: {e}.") from e
+
+
+_camera_threads: dict[int, ThreadPoolExecutor] = {}  # by process: a fork has none of its parent's threads
+
+
+def map_cameras(function: Callable, keys: Sequence[str]) -> list:
+    """`function` of every camera, side by side where torch may use several threads (a loader's worker has one)."""
+    if len(keys) < 2 or torch.get_num_threads() < 2:
+        return [function(key) for key in keys]
+    pid = os.getpid()
+    if pid not in _camera_threads:
+        _camera_threads.clear()
+        _camera_threads[pid] = ThreadPoolExecutor(4, "camera")
+    return list(_camera_threads[pid].map(function, keys))
 
 
 def iter_video_frames(video_path: str | Path) -> Iterator[np.ndarray]:

@@ -1,0 +1,186 @@
+#!/usr/bin/env python
+"""Samples per second of a training loader: random order, chunks of 50 actions, two cameras, batches of float32.
+
+    python benchmarks/dataloading.py --peer-python=PEER/bin/python     # beside LeRobot 0.4.4, alternating
+    python benchmarks/dataloading.py --only=memory                     # resident memory over 10 000 samples
+    python benchmarks/dataloading.py --only=episodes                   # 10 to 1 000 episodes
+
+`--peer-python` runs the same loader over the same files with the `lerobot` of another environment.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+FPS, CHUNK, BATCH = 30, 50, 8
+DELTAS = {"action": [i / FPS for i in range(CHUNK)]}
+
+
+def measure(dataset, workers: int, batches: int, collate=None) -> float:
+    """Samples per second after two batches of warming up."""
+    import torch
+
+    torch.manual_seed(0)
+    options = {"collate_fn": collate} if collate else {}
+    loader = torch.utils.data.DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, drop_last=True, **options)
+    count, start = -2, None
+    while count < batches:
+        for _ in loader:
+            count += 1
+            start = time.perf_counter() if count == 0 else start
+            if count >= batches:
+                return batches * BATCH / (time.perf_counter() - start)
+
+
+def run_one(args) -> dict:
+    """One measurement in this process, with whichever `lerobot` it imports."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    import lerobot
+
+    options = {"root": args.root, "delta_timestamps": DELTAS, "video_backend": args.backend.removesuffix("+store")}
+    if options["video_backend"] == "store":
+        options["video_backend"] = "pyav"
+    dataset = LeRobotDataset("bench/grasps", **options)
+    collate = getattr(LeRobotDataset, "collate", None)
+    if args.backend == "store":
+        from lerobot.common.datasets.frame_store import FrameStore
+
+        dataset.use_frame_store(FrameStore.open_or_fill(dataset, (args.height, args.width), Path(args.root) / ".store"))
+    rate = measure(dataset, args.workers, args.batches, collate)
+    return {"samples_per_s": round(rate, 1), "package": lerobot.__file__}
+
+
+def record(root: Path, episodes: int, frames: int, height: int, width: int) -> None:
+    """A synthetic v3.0 dataset, h264: a textured background, moving blocks, a little noise."""
+    import numpy as np
+
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+
+    cameras = [f"observation.images.{name}" for name in ("laptop", "phone")]
+    numbers = {"dtype": "float32", "shape": (6,), "names": None}
+    video = {"dtype": "video", "shape": (height, width, 3), "names": ["height", "width", "channels"]}
+    features = {"observation.state": numbers, "action": numbers, **dict.fromkeys(cameras, video)}
+    dataset = LeRobotDataset.create("bench/grasps", FPS, root=root, features=features, codebase_version="v3.0")
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[0:height, 0:width]
+    backgrounds = [np.stack([(x + c * 40) % 200, (y * 2) % 180, (x + y) % 160], -1).astype(np.int16) for c in (0, 1)]
+    for episode in range(episodes):
+        for frame in range(frames):
+            state = np.sin((frame + 10 * episode) / 20 + np.arange(6)).astype(np.float32)
+            pictures = {}
+            for key, background in zip(cameras, backgrounds, strict=True):
+                picture = background.copy()
+                top, left = (int((0.5 + 0.35 * v) * size) for v, size in zip(state[:2], (height, width), strict=True))
+                picture[top - 20 : top + 20, left - 20 : left + 20] = (220, 40, 50)
+                noise = random.integers(-3, 4, (height // 2, width // 2, 1)).repeat(2, 0).repeat(2, 1)
+                pictures[key] = np.clip(picture + noise, 0, 255).astype(np.uint8)
+            dataset.add_frame({"observation.state": state, "action": state, "task": "Grasp the block.", **pictures})
+        dataset.save_episode()
+
+
+def spawn(args, root: Path, backend: str, workers: int, peer: bool) -> float | None:
+    """`run_one` in a fresh process; None where the backend is not installed."""
+    repo = Path(__file__).resolve().parents[1]
+    python = args.peer_python if peer else (args.python or sys.executable)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    if not peer:
+        environment["PYTHONPATH"] = str(repo)
+    flags = [f"--root={root}", f"--backend={backend}", f"--workers={workers}", f"--batches={args.batches}"]
+    flags += [f"--height={args.height}", f"--width={args.width}"]
+    command = [python, str(Path(__file__).resolve()), "--one", *flags]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root)
+    if run.returncode:
+        print(f"  {'peer' if peer else 'this'} {backend} {workers}: {run.stderr.strip().splitlines()[-1][:200]}")
+        return None
+    return json.loads(run.stdout.strip().splitlines()[-1])["samples_per_s"]
+
+
+def compare(args, root: Path) -> None:
+    """Alternating short runs, medians and ratios."""
+    ours, theirs = ["pyav", "torchcodec", "store"], ["pyav", "torchcodec"]
+    table: dict[tuple, list[float]] = {}
+    for _ in range(args.repeat):
+        for workers in (0, 2):
+            for peer, backends in ((False, ours), (True, theirs if args.peer_python else [])):
+                for backend in backends:
+                    if (rate := spawn(args, root, backend, workers, peer)) is not None:
+                        table.setdefault((peer, backend, workers), []).append(rate)
+    medians = {key: statistics.median(rates) for key, rates in table.items()}
+    for (peer, backend, workers), rate in sorted(medians.items()):
+        print(f"{'LeRobot 0.4.4' if peer else 'this':14} {backend:10} {workers} workers: {rate:7.1f} samples/s")
+    for (peer, backend, workers), rate in sorted(medians.items()):
+        for other in () if peer else theirs:
+            if (True, other, workers) in medians:
+                print(f"{backend} / peer's {other}, {workers} workers: {rate / medians[True, other, workers]:.2f}")
+
+
+def memory(args, root: Path) -> None:
+    """Resident memory while samples are drawn in random order."""
+    import torch
+
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+
+    dataset = LeRobotDataset(root=root, delta_timestamps=DELTAS, return_uint8=True)
+    order = torch.randint(len(dataset), (10_000,), generator=torch.Generator().manual_seed(0)).tolist()
+    for count, index in enumerate(order):
+        dataset[index]
+        if count % 1000 == 999:
+            with open("/proc/self/statm") as file:
+                pages = int(file.read().split()[1])
+            print(f"{count + 1:6} samples: {pages * resource.getpagesize() / 2**20:.0f} MiB")
+
+
+def many_episodes(args, folder: Path) -> None:
+    """Samples per second of datasets with ever more episodes."""
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+
+    for episodes in (10, 100, 1000):
+        root = folder / f"e{episodes}"
+        if not root.exists():
+            record(root, episodes, 10, 96, 128)
+        start = time.perf_counter()
+        dataset = LeRobotDataset(root=root, delta_timestamps=DELTAS)
+        opened = time.perf_counter() - start
+        rate = measure(dataset, 0, args.batches, LeRobotDataset.collate)
+        print(f"{episodes:5} episodes: {rate:.0f} samples/s, opened in {opened:.2f} s")
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python", help="python of an environment with LeRobot 0.4.4")
+    parser.add_argument("--python", help="python for this package (default: this one)")
+    parser.add_argument("--root", type=Path, help="folder for the synthetic dataset (default: temporary)")
+    parser.add_argument("--only", choices=["compare", "memory", "episodes"], default="compare")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=25)
+    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--frames", type=int, default=150)
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--backend", default="pyav", help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(run_one(args)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        root = args.root or Path(folder) / "grasps"
+        if args.only != "episodes" and not root.exists():
+            record(root, args.episodes, args.frames, args.height, args.width)
+        {"compare": compare, "memory": memory, "episodes": many_episodes}[args.only](
+            args, root if args.only != "episodes" else args.root or Path(folder)
+        )
+
+
+if __name__ == "__main__":
+    main()
