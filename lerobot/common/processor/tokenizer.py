@@ -44,7 +44,8 @@ def load_tokenizer(name: str, folder: Path | None = None) -> Any:
     options = {} if local or constants.HF_HUB_OFFLINE or hub_is_reachable() else {"local_files_only": True}
     try:
         return from_pretrained(str(local or name), **options)
-    except (OSError, ValueError, ImportError) as e:  # a slow tokenizer wants further packages
+    # A slow tokenizer wants further packages; one without its vocabulary fails on the absent name.
+    except (OSError, ValueError, ImportError, AttributeError) as e:
         reason = e
     if local:
         found = f"the folder '{local}' holds no usable tokenizer ({' '.join(str(reason).split())[:200]})"
