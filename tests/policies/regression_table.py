@@ -124,7 +124,7 @@ ROWS = {
             "train_expert_only": False,
         },
         golden=("smolvla_default", "smolvla_special"),
-        frozen={"freeze_vision_encoder": True},
+        frozen={"freeze_vision_encoder": True, "train_expert_only": True},
     ),
     "tdmpc": Row(
         config={

@@ -211,15 +211,36 @@ def _is_normalized(config, feature) -> bool:
     return config.normalization_mapping.get(feature.type.name, NormalizationMode.IDENTITY) != NormalizationMode.IDENTITY
 
 
+def frozen_copy(policy):
+    """The policy with the flags of its row that freeze a part, and the same weights."""
+    for key, value in ROWS[policy.name].frozen.items():
+        setattr(policy.config, key, value)
+    weights = policy.state_dict()
+    policy = type(policy)(policy.config)
+    policy.load_state_dict(weights)
+    return policy
+
+
+@each_policy
+def test_frozen_features_give_the_same_loss(name, root):
+    policy, batch, _ = prepare(root, tiny_config(name))
+    policy = frozen_copy(policy).train()
+    if not policy.frozen_feature_modes():
+        pytest.skip("every part is trained")
+    set_seed(3)
+    expected, _ = policy.forward(dict(batch))
+    for mode in policy.frozen_feature_modes():
+        rest = {k: v for k, v in batch.items() if k not in policy.config.image_features}
+        kept = policy.frozen_features(batch, mode)
+        set_seed(3)
+        assert torch.equal(policy.forward({**rest, **kept})[0], expected), mode
+
+
 @each_policy
 def test_frozen_parameters_never_change(name, root):
     row = ROWS[name]
     policy, batch, _ = prepare(root, tiny_config(name))
-    for key, value in row.frozen.items():
-        setattr(policy.config, key, value)
-    weights = policy.state_dict()
-    policy = get_policy_class(name)(policy.config)
-    policy.load_state_dict(weights)
+    policy = frozen_copy(policy)
     by_flag = {n for n, p in policy.named_parameters() if not p.requires_grad}
     assert by_flag or not row.frozen
     for parameter in [p for p in policy.parameters() if p.requires_grad][::2]:
