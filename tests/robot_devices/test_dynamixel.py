@@ -111,6 +111,13 @@ def test_checks_tell_missing_and_wrong_motors_and_low_supply(arm):
     assert codes["robot.motor.missing"].evidence["missing"] == {"gripper": 6}
 
 
+def test_another_baud_rate_is_found_and_told(arm):
+    for servo in arm.servos:
+        servo.set("Baud_Rate", 1)
+    (finding,) = check_motors("main_follower", arm)
+    assert finding.code == "robot.bus.silent" and finding.evidence["answering_baud_rate"] == 57_600
+
+
 def test_a_missing_port_is_told_with_the_ports_found():
     bus = DynamixelMotorsBus(DynamixelMotorsBusConfig("/dev/ttyNOPE", koch_motors(FOLLOWER_MODELS)))
     with pytest.raises(ConnectionError, match="koch_sim"):

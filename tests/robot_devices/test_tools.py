@@ -19,6 +19,14 @@ def test_a_new_motor_gets_its_id():
             configure_motor(sim.paths[0], "xl430-w250", 2)
 
 
+def test_a_motor_fresh_from_the_factory_is_found_at_its_own_rate():
+    servo = Servo(1, "xl430-w250")
+    servo.set("Baud_Rate", 1)
+    with ServoThread([[servo]]) as sim:
+        configure_motor(sim.paths[0], "xl430-w250", 2)
+    assert servo.motor == 2 and servo.baud_rate == 1_000_000
+
+
 def test_several_motors_are_refused():
     with (
         ServoThread([[Servo(1, "xl330-m288"), Servo(2, "xl330-m288")]]) as sim,

@@ -32,11 +32,11 @@ def press(events: dict[str, bool], key: str) -> None:
 class TerminalKeys:
     """Reads single keys of the controlling terminal; it is as before after `stop`."""
 
-    def __init__(self, events: dict[str, bool]):
+    def __init__(self, events: dict[str, bool], terminal: int | None = None):
         import termios
         import tty
 
-        self._events, self._fd = events, sys.stdin.fileno()
+        self._events, self._fd = events, sys.stdin.fileno() if terminal is None else terminal
         self._before = termios.tcgetattr(self._fd)
         tty.setcbreak(self._fd)
         self._running = True
@@ -53,12 +53,11 @@ class TerminalKeys:
 
     def _run(self) -> None:
         while self._running:
-            if character := self._next(0.1):
-                if character != "\x1b":
-                    press(self._events, character)
-                    continue
+            key = self._next(0.1)
+            if key == "\x1b":  # an arrow sends more at once, the Escape key nothing
                 rest = self._next(ESCAPE_S) and self._last + self._next(ESCAPE_S)
-                press(self._events, SEQUENCES.get(rest, "") if rest else "esc")
+                key = SEQUENCES.get(rest, "") if rest else "esc"
+            press(self._events, key)
 
     def _next(self, timeout: float) -> str:
         ready, _, _ = select.select([self._fd], [], [], timeout)

@@ -33,6 +33,7 @@ class KochEnv(gym.Env):
         cameras: tuple[str, ...] = ("laptop", "phone"),
         observation_width: int = 640,
         observation_height: int = 480,
+        randomization: str = "none",
     ):
         _one_of("obs_type", obs_type, OBS_TYPES)
         _one_of("units", units, UNITS)
@@ -44,7 +45,7 @@ class KochEnv(gym.Env):
             units,
             tuple(cameras),
         )
-        self.world = KochWorld(scene, observation_width, observation_height)
+        self.world = KochWorld(scene, observation_width, observation_height, randomization)
         low, high = (from_degrees(limit, units).astype(np.float32) for limit in (LOW, HIGH))
         self.action_space = spaces.Box(low, high)
         self.observation_space = self._make_observation_space(observation_height, observation_width)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import heapq
 import os
 import select
+import termios
 import threading
 import time
 import tty
 from collections.abc import Callable, Sequence
 
+from lerobot.common.robot_devices.motors.control_table import BAUD_RATES, DEFAULT_BAUD_RATE
 from lerobot.common.robot_devices.simulation.faults import Faults
 from lerobot.common.robot_devices.simulation.packets import (
     BROADCAST,
@@ -26,6 +28,7 @@ from lerobot.common.robot_devices.simulation.packets import (
 )
 from lerobot.common.robot_devices.simulation.servo import INSTRUCTION_ERROR, Servo
 
+SPEEDS = {getattr(termios, f"B{rate}"): rate for rate in BAUD_RATES if hasattr(termios, f"B{rate}")}
 TICK_S = 0.005
 CHUNK = 4096
 
@@ -39,21 +42,18 @@ class ServoBus:
     def __init__(self, servos: Sequence[Servo], faults: Faults | None = None):
         self.servos, self.faults = list(servos), faults or Faults()
         self.on_goals: Callable[[], None] = lambda: None
-        self.wrong_baud = False  # every byte is garbage, as at another rate
         self._reader = PacketReader()
 
-    def receive(self, data: bytes) -> list[tuple[float, bytes]]:
-        """Answers to the host's bytes as (delay in seconds, bytes)."""
-        if self.wrong_baud:
-            return []
+    def receive(self, data: bytes, baud_rate: int = DEFAULT_BAUD_RATE) -> list[tuple[float, bytes]]:
+        """Answers to the host's bytes as (delay in seconds, bytes); a servo set to another rate hears nothing."""
         replies = []
         for packet in self._reader.feed(self.faults.on_arrival(data)):
-            for reply in self._dispatch(packet):
+            for reply in self._dispatch(packet, baud_rate):
                 replies += self.faults.on_reply(reply)
         return replies
 
-    def _dispatch(self, packet: Packet) -> list[bytes]:
-        present = [servo for servo in self.servos if not servo.muted]
+    def _dispatch(self, packet: Packet, baud_rate: int) -> list[bytes]:
+        present = [servo for servo in self.servos if not servo.muted and servo.baud_rate == baud_rate]
         for servo in present:
             servo.idle_s = 0.0
         if packet.instruction == SYNC_READ:
@@ -130,7 +130,7 @@ class PtyServer:
         for handle in ready:
             if handle in self._masters:
                 index = self._masters.index(handle)
-                for delay, reply in self.buses[index].receive(self._read(handle)):
+                for delay, reply in self.buses[index].receive(self._read(handle), self._rate(index)):
                     self._send(index, delay, reply)
         return [handle for handle in ready if handle not in self._masters]
 
@@ -147,6 +147,10 @@ class PtyServer:
             if handle >= 0:
                 os.close(handle)
         self._masters, self._slaves = [], []
+
+    def _rate(self, index: int) -> int:
+        """The rate that the host has set, in baud."""
+        return SPEEDS.get(termios.tcgetattr(self._slaves[index])[4], 0)
 
     def _read(self, handle: int) -> bytes:
         try:

@@ -7,6 +7,7 @@ a mechanism sets it, otherwise `tick` moves it towards the goal.
 from __future__ import annotations
 
 from lerobot.common.robot_devices.motors.control_table import (
+    BAUD_RATES,
     CONTROL_TABLE,
     CURRENT_POSITION_MODE,
     EEPROM_END,
@@ -98,6 +99,11 @@ class Servo:
         return self.get("ID")
 
     @property
+    def baud_rate(self) -> int:
+        """The rate at which the servo talks."""
+        return BAUD_RATES[self.get("Baud_Rate")]
+
+    @property
     def torque(self) -> bool:
         """Whether the motor is energised."""
         return bool(self.get("Torque_Enable"))
@@ -160,6 +166,8 @@ class Servo:
             return RANGE_ERROR
         if name == "Torque_Enable" and value and self.get("Hardware_Error_Status"):
             return RESULT_FAIL
+        if name == "Baud_Rate" and value >= len(BAUD_RATES):
+            return RANGE_ERROR
         if name == "Operating_Mode" and value not in OPERATING_MODES[self.model.number]:
             return RANGE_ERROR
         if name == "Goal_Position":
