@@ -64,6 +64,15 @@ def test_no_picture_at_all_is_refused():
         tiny_policy(cameras=())
 
 
+@pytest.mark.parametrize("key", ["observation.state", "observation.language.tokens"])
+def test_a_missing_input_is_named(key):
+    policy = tiny_policy()
+    batch = tiny_batch(policy.config)
+    del batch[key]
+    with pytest.raises(ValueError, match=key):
+        policy(batch)
+
+
 def test_padding_of_the_task_changes_nothing():
     policy = tiny_policy()
     batch = tiny_batch(policy.config)

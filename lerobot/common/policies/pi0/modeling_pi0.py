@@ -157,6 +157,8 @@ class PI0Policy(PreTrainedPolicy):
 
     def encode(self, batch: dict[str, Tensor]) -> Context:
         """What the expert reads of a preprocessed batch, from stored features where the batch has them."""
+        if OBS_STATE not in batch:
+            raise ValueError(f"pi0 reads '{OBS_STATE}'; the batch has {', '.join(batch)}.")
         state = pad_vector(batch[OBS_STATE], self.config.max_state_dim)
         if FROZEN_CONTEXT in batch:
             layers = [(layer[:, 0], layer[:, 1]) for layer in batch[FROZEN_CONTEXT].unbind(1)]
