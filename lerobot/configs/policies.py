@@ -22,6 +22,7 @@ from lerobot.common.utils.hub import HubMixin, find_file
 from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
 
 FROZEN_FEATURE_MODES = ("none", "vision", "prefix", "auto")
+INFERENCE_MODES = ("exact", "bf16", "int8")
 
 
 def extra(default: Any) -> Any:
@@ -59,13 +60,14 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
     cameras: list[str] | None = extra(None)
     # what a frozen network makes of a frame is computed once and kept on disk: none, vision, prefix, or auto
     frozen_features: str = extra("none")
+    # arithmetic of a chunk on a CPU: exact, bf16 or int8; the first observation is compared, and the error told
+    inference: str = extra("exact")
 
     def __post_init__(self):
         self.pretrained_path = None if self.pretrained_path is None else str(self.pretrained_path)
-        if self.frozen_features not in FROZEN_FEATURE_MODES:
-            raise ValueError(
-                f"--policy.frozen_features={self.frozen_features}: expected one of {', '.join(FROZEN_FEATURE_MODES)}."
-            )
+        for name, modes in (("frozen_features", FROZEN_FEATURE_MODES), ("inference", INFERENCE_MODES)):
+            if getattr(self, name) not in modes:
+                raise ValueError(f"--policy.{name}={getattr(self, name)}: expected one of {', '.join(modes)}.")
         if not self.device or not is_torch_device_available(self.device):
             found = auto_select_torch_device().type
             if self.device:

@@ -16,6 +16,7 @@ from lerobot.common.datasets.utils import dataset_to_policy_features
 from lerobot.common.evaluation.action_plots import save_action_plots
 from lerobot.common.evaluation.evaluate import check_shapes, rename_map_of
 from lerobot.common.evaluation.open_loop import OpenLoopReport, open_loop_error
+from lerobot.common.policies.common.fast_inference import use_inference_mode
 from lerobot.common.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.common.utils.utils import init_logging, run_command
 from lerobot.configs import parser
@@ -36,6 +37,7 @@ def predict(cfg: PredictPipelineConfig) -> OpenLoopReport:
     path = cfg.policy.pretrained_path
     renamed = {"rename_observations_processor": {"rename_map": cfg.rename_map}} if cfg.rename_map else {}
     policy = get_policy_class(cfg.policy.type).from_pretrained(path, config=cfg.policy)
+    use_inference_mode(policy)
     preprocessor, postprocessor = make_pre_post_processors(cfg.policy, path, preprocessor_overrides=renamed)
     names = rename_map_of(preprocessor)
     given = {names.get(k, k): tuple(f.shape) for k, f in dataset_to_policy_features(dataset.features).items()}

@@ -128,11 +128,13 @@ def load_for_worker(checkpoint: str, env: dict[str, Any], modules: list[str]) ->
     """
     for module in modules:
         importlib.import_module(module)
+    from lerobot.common.policies.common.fast_inference import use_inference_mode
     from lerobot.common.policies.factory import get_policy_class, make_pre_post_processors
     from lerobot.configs.policies import PreTrainedConfig
 
     config = PreTrainedConfig.from_pretrained(checkpoint)
     policy = get_policy_class(config.type).from_pretrained(checkpoint, config=config)
+    use_inference_mode(policy)
     preprocessor, postprocessor = make_pre_post_processors(config, pretrained_path=checkpoint)
     vector_env = make_env(draccus.decode(_env_base(), env), 1)
     check_features(vector_env, config, preprocessor)

@@ -243,12 +243,14 @@ def _push(dataset, cfg: RecordControlConfig) -> None:
 def _load_policy(cfg: RecordControlConfig, robot_type: str) -> PolicyRunner | None:
     if cfg.policy is None:
         return None
+    from lerobot.common.policies.common.fast_inference import use_inference_mode
     from lerobot.common.policies.factory import get_policy_class, make_pre_post_processors
 
     path = cfg.policy.pretrained_path
     if not path:
         raise ValueError("A policy without training does not move an arm: --control.policy.path=CHECKPOINT.")
     policy = get_policy_class(cfg.policy.type).from_pretrained(path, config=cfg.policy)
+    use_inference_mode(policy)
     preprocessor, postprocessor = make_pre_post_processors(cfg.policy, path)
     return PolicyRunner(policy, preprocessor, postprocessor, robot_type)
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""SmolVLA (450M) training samples/s: without a store, from kept picture tokens, from a kept prefix; LeRobot 0.4.4's.
+"""SmolVLA (450M): training samples/s without a store, from kept picture tokens and from a kept prefix; chunk latency.
 
-    python benchmarks/smolvla_training.py [--peer-python PEER/bin/python] [--batch 4] [--steps 3] [--device cpu]
+    python benchmarks/smolvla_speed.py [--peer-python PEER/bin/python] [--only train|infer] [--batch 4] [--steps 3]
 
-Two 480x640 cameras, chunks of 50, twelve-token sentence, the dtypes of a run with pretrained weights (bfloat16 language
+Beside LeRobot 0.4.4, if PEER has it. Two 480x640 cameras, chunks of 50, twelve-token sentence, the dtypes of a run with pretrained weights (bfloat16 language
 model and expert). A step is forward, backward, clipping and AdamW; for the stores it includes reading the records. The
 sides take turns, each in a process of its own; the median over all steps counts, the first step of a process does not.
 """
@@ -27,6 +27,7 @@ CONFIG = (
 )
 CAMERAS, JOINTS, TOKENS = ("observation.images.laptop", "observation.images.phone"), 6, 12
 MODES = ("none", "vision", "prefix")
+CHUNKS = ("exact", "bf16", "int8")
 
 
 # --- what either interpreter runs, with the module names of LeRobot 0.4.4 -------------------------------------
@@ -108,8 +109,39 @@ def make_store(policy, mode: str, frames: int, folder: str):
     return store, (time.perf_counter() - start) / frames
 
 
+def measure_chunks(args) -> dict:
+    """Seconds of each chunk after the first; the error against the exact chunk where it is not exact."""
+    import torch
+
+    policy = make_policy(args.vlm, args.device, args.layers).eval()
+    batch = {key: value for key, value in make_batch(1, args.device).items() if not key.startswith("action")}
+    noise = torch.randn(1, 50, 32).to(args.device)
+    report: dict = {"steps": []}
+    if args.mode != "exact":
+        from lerobot.common.policies.common.fast_inference import use_inference_mode
+
+        with torch.no_grad():
+            expected = policy.predict_action_chunk(batch, noise=noise)
+        policy.config.inference = args.mode
+        use_inference_mode(policy)
+    for _ in range(args.steps + 1):
+        start = time.perf_counter()
+        with torch.inference_mode():
+            found = policy.predict_action_chunk(batch, noise=noise)
+        if args.device != "cpu":
+            torch.cuda.synchronize()
+        report["steps"].append(time.perf_counter() - start)
+    report["steps"] = report["steps"][1:]
+    report["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if args.mode != "exact":
+        report["error"] = (found - expected).abs().mean().item()
+    return report
+
+
 def measure(args) -> dict:
-    """Seconds of each step after the first, and peak memory."""
+    """Seconds of each training step after the first, and peak memory."""
+    if args.mode in CHUNKS:
+        return measure_chunks(args)
     import torch
 
     policy = make_policy(args.vlm, args.device, args.layers)
@@ -166,27 +198,29 @@ def run_side(python: str, here: bool, mode: str, args) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(args) -> None:
+def compare(args, title: str, modes: tuple[str, ...], batch: int) -> None:
     """Alternate the sides and print one line for each."""
-    sides = [(mode, sys.executable, True, mode) for mode in MODES]
+    sides = [(mode, sys.executable, True, mode) for mode in modes]
     if args.peer_python:
-        sides.insert(0, ("LeRobot 0.4.4", args.peer_python, False, "none"))
+        sides.insert(0, ("LeRobot 0.4.4", args.peer_python, False, modes[0]))
     results: dict[str, list[dict]] = {name: [] for name, *_ in sides}
     for _ in range(args.rounds):
         for name, python, here, mode in sides:
             results[name].append(run_side(python, here, mode, args))
     base = None
-    print(f"batch {args.batch}, {args.device}")
+    print(f"{title}, batch {batch}, {args.device}")
     for name, reports in results.items():
         steps = [s for r in reports for s in r["steps"]]
-        rate = args.batch / median(steps)
+        rate = batch / median(steps)
         base = base or rate
-        line = f"{name:<14} {rate:7.2f} samples/s ({args.batch / max(steps):.2f} to {args.batch / min(steps):.2f})"
+        line = f"{name:<14} {median(steps):6.2f} s, {rate:6.2f} samples/s ({batch / max(steps):.2f} to {batch / min(steps):.2f})"
         line += f"  {rate / base:5.1f}x  peak {max(r['peak_gib'] for r in reports):.2f} GiB"
         if "fill_s_per_frame" in reports[0]:
             fill = median(r["fill_s_per_frame"] for r in reports)
             line += f"  filling {1 / fill:.2f} frames/s, {reports[0]['bytes_per_frame'] / 1e6:.2f} MB a frame"
-        print(line)
+        if "error" in reports[0]:
+            line += f"  {max(r['error'] for r in reports):.4f} from the exact chunk"
+        print(line, flush=True)
 
 
 def main() -> None:
@@ -199,7 +233,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--layers", type=int, default=16, help="text layers; fewer for a try")
     parser.add_argument("--vlm", default="")
-    parser.add_argument("--mode", default="none", choices=MODES)
+    parser.add_argument("--mode", default="none", choices=MODES + CHUNKS)
+    parser.add_argument("--only", choices=["train", "infer"])
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -208,7 +243,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         args.vlm = folder
         make_vlm(Path(folder), args.layers)
-        compare(args)
+        if args.only != "infer":
+            compare(args, "training step", MODES, args.batch)
+        if args.only != "train":
+            compare(args, "chunk of 50 actions, 10 denoising steps", CHUNKS if args.device == "cpu" else CHUNKS[:1], 1)
 
 
 if __name__ == "__main__":
