@@ -5,4 +5,14 @@ from lerobot.__version__ import __version__
 
 __all__ = ["__version__"]
 
+
+def __getattr__(name: str):
+    """`available_policies` and the like, looked up when they are asked for."""
+    if name.startswith("available_") or name == "env_task_pairs":
+        from lerobot import available
+
+        return getattr(available, name)
+    raise AttributeError(f"module 'lerobot' has no attribute '{name}'")
+
+
 import_adapter.install()  # the module names of newer LeRobot releases

@@ -57,6 +57,10 @@ MODULES = {
     "lerobot.scripts.convert_dataset_v21_to_v30": "lerobot.common.datasets.v30.convert_dataset_v21_to_v30",
     "lerobot.scripts.lerobot_train": "lerobot.scripts.train",
     "lerobot.scripts.lerobot_eval": "lerobot.scripts.eval",
+    "lerobot.scripts.lerobot_find_port": "lerobot.scripts.find_motors_bus_port",
+    "lerobot.scripts.lerobot_find_cameras": "lerobot.scripts.find_cameras",
+    "lerobot.scripts.lerobot_setup_motors": "lerobot.scripts.configure_motor",
+    "lerobot.find_port": "lerobot.scripts.find_motors_bus_port",
     "lerobot.record": "lerobot.scripts.lerobot_record",
     "lerobot.replay": "lerobot.scripts.lerobot_replay",
     "lerobot.teleoperate": "lerobot.scripts.lerobot_teleoperate",
@@ -84,6 +88,11 @@ NAMES = {
         "lerobot.common.datasets.sampler": "EpisodeAwareSampler",
         "lerobot.common.datasets.compute_stats": "aggregate_stats get_feature_stats DEFAULT_QUANTILES",
         "lerobot.common.datasets.utils": "load_episodes write_stats",
+        "lerobot.common.datasets.streaming_dataset": "StreamingLeRobotDataset",
+        "lerobot.common.datasets.dataset_tools": (
+            "add_features delete_episodes merge_datasets remove_feature split_dataset"
+        ),
+        "lerobot.common.datasets.v30.files": "DEFAULT_EPISODES_PATH",
         "lerobot.common.datasets.feature_utils": "aggregate_pipeline_dataset_features create_initial_features",
         "lerobot.common.datasets.image_writer": "safe_stop_image_writer",
     },
@@ -100,8 +109,19 @@ NAMES = {
             "validate_feature_string"
         ),
         "lerobot.common.datasets.compute_stats": "load_image_as_numpy",
+        "lerobot.common.datasets.v30.files": (
+            "EPISODES_DIR DEFAULT_TASKS_PATH DEFAULT_EPISODES_PATH DEFAULT_DATA_PATH "
+            "DEFAULT_DATA_FILE_SIZE_IN_MB DEFAULT_VIDEO_FILE_SIZE_IN_MB"
+        ),
+        "lerobot.common.datasets.utils": (
+            "LEGACY_EPISODES_PATH=EPISODES_PATH LEGACY_EPISODES_STATS_PATH=EPISODES_STATS_PATH "
+            "LEGACY_TASKS_PATH=TASKS_PATH"
+        ),
         "lerobot.common.utils.utils": "is_valid_numpy_dtype_string",
         "lerobot.common.utils.terminal": "SuppressProgressBars",
+    },
+    "lerobot.common.datasets.video_utils": {
+        "lerobot.common.datasets.video_files": "concatenate_video_files get_video_duration_in_s",
     },
     "lerobot.configs": {
         "lerobot.configs.default": "DatasetConfig EvalConfig PeftConfig WandBConfig",
@@ -172,9 +192,11 @@ NAMES = {
         "lerobot.common.robot_devices.cameras.utils": "make_cameras_from_configs",
     },
     "lerobot.cameras.opencv": {
+        "lerobot.common.robot_devices.cameras.opencv": "OpenCVCamera",
         "lerobot.common.robot_devices.cameras.configs": "OpenCVCameraConfig",
     },
     "lerobot.cameras.realsense": {
+        "lerobot.common.robot_devices.cameras.intelrealsense": "RealSenseCamera=IntelRealSenseCamera",
         "lerobot.common.robot_devices.cameras.configs": "RealSenseCameraConfig=IntelRealSenseCameraConfig",
     },
     "lerobot.cameras.opencv.configuration_opencv": {

@@ -170,3 +170,11 @@ def test_the_new_script_names_run_as_modules(module, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(import_adapter.__file__).parents[1])}
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert run.returncode == 0 and "--" in run.stdout, run.stderr
+
+
+def test_the_package_lists_what_there_is_to_choose_from():
+    import lerobot
+
+    assert {"act", "smolvla"} <= set(lerobot.available_policies) and "koch" in lerobot.available_robots
+    assert ("koch", "KochPickPlace-v0") in lerobot.env_task_pairs and "dynamixel" in lerobot.available_motors
+    assert not hasattr(lerobot, "available_nothing")
