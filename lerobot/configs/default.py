@@ -15,7 +15,7 @@ class DatasetConfig:
     image_transforms: ImageTransformsConfig = field(default_factory=ImageTransformsConfig)
     revision: str | None = None  # branch, tag or commit on the hub
     use_imagenet_stats: bool = True  # camera mean and std of ImageNet instead of the dataset's
-    video_backend: str = "pyav"  # pyav
+    video_backend: str = "pyav"  # pyav, or torchcodec where it is installed; the frames are the same
     # decode every video once, resized to --policy.image_size, into a memory-mapped store (needs image_size)
     frame_store: bool = False
     # for datasets without `next.reward`, where every episode ends in success: it is 1 in the last frames, this many
@@ -30,7 +30,7 @@ class DatasetConfig:
         if self.reward_at_end < 0:
             raise ValueError(f"--dataset.reward_at_end={self.reward_at_end}: expected a number of frames, 0 for none.")
         if self.video_backend not in ("pyav", "torchcodec", "video_reader"):
-            raise ValueError(f"--dataset.video_backend={self.video_backend}: expected pyav.")
+            raise ValueError(f"--dataset.video_backend={self.video_backend}: expected pyav or torchcodec.")
         if self.episodes is not None and (
             len(set(self.episodes)) < len(self.episodes) or min(self.episodes, default=0) < 0
         ):

@@ -9,6 +9,7 @@ import torch
 from lerobot.common.constants import IMAGENET_STATS, REWARD
 from lerobot.common.datasets.frame_store import FrameStore
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
+from lerobot.common.datasets.recompute import replace_wrong_camera_std
 from lerobot.common.datasets.transforms import ImageTransforms
 
 
@@ -83,6 +84,8 @@ def make_dataset(cfg, episodes: list[int] | None = None, return_uint8: bool = Fa
         add_reward_at_end(dataset, options.reward_at_end, cfg.policy.reward_delta_indices)
     if options.use_imagenet_stats:
         use_imagenet_stats(dataset.meta)
+    else:
+        replace_wrong_camera_std(dataset)
     if options.frame_store and dataset.meta.camera_keys:
         store = FrameStore.open_or_fill(dataset, size=tuple(cfg.policy.image_size))
         logging.info("Pictures come from the frame store '%s'.", store.root)

@@ -15,6 +15,7 @@ from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.common.datasets.episode_recorder import EncoderOptions, EpisodeRecorder
 from lerobot.common.datasets.frame_table import EpisodeFile, FrameTable
 from lerobot.common.datasets.hub_download import download_files
+from lerobot.common.datasets.hub_upload import push_to_hub
 from lerobot.common.datasets.image_writer import AsyncImageWriter
 from lerobot.common.datasets.utils import (
     CODEBASE_VERSION,
@@ -307,6 +308,11 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def num_episodes(self) -> int:
         """Loaded episodes."""
         return len(self.episode_indices)
+
+    def push_to_hub(self, branch: str | None = None, tags: list[str] | None = None, **options) -> str:
+        """Upload the dataset with a card; options of `hub_upload.push_to_hub`. Returns its address."""
+        self.wait_until_saved()
+        return push_to_hub(self.meta, branch, tags, **options)
 
     # --- recording ------------------------------------------------------------------------------------------
 

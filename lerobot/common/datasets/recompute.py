@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,24 @@ def has_credible_std(stats: dict[str, np.ndarray]) -> bool:
     """Whether a camera's std can be what its extremes say; false for files of LeRobot 0.3.4 to 0.4.4."""
     spread = np.asarray(stats["max"]) - np.asarray(stats["min"])
     return bool((np.asarray(stats["std"]) >= SMALLEST_CREDIBLE_STD).all() or (spread < 0.1).all())
+
+
+def replace_wrong_camera_std(dataset: LeRobotDataset) -> None:
+    """Give `dataset.meta.stats` a right std where a camera's cannot be right, from up to 20 loaded episodes."""
+    for key in dataset.meta.camera_keys:
+        stats = dataset.meta.stats.get(key)
+        if stats is None or has_credible_std(stats):
+            continue
+        places = np.linspace(0, dataset.num_episodes - 1, min(20, dataset.num_episodes)).round().astype(int)
+        parts = [{key: camera_stats(dataset, dataset.episode_indices[place], key)} for place in places]
+        logging.warning(
+            "The stored std of '%s' is wrong (as LeRobot 0.3.4 to 0.4.4 compute it) and was computed again from %d "
+            "episodes. Repair the dataset: python lerobot/scripts/check_dataset.py %s --fix",
+            key,
+            len(parts),
+            dataset.root,
+        )
+        dataset.meta.stats[key] = {**stats, "std": aggregate_stats(parts)[key]["std"]}
 
 
 def repair_stats(root: Path) -> None:

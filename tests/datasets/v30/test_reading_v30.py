@@ -11,6 +11,7 @@ import torch
 
 from lerobot.common.datasets.frame_store import FrameStore
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.datasets.recompute import replace_wrong_camera_std
 from lerobot.common.datasets.utils import DatasetError
 from lerobot.common.utils.images import resize_images
 from tests.datasets.conftest import ARTIFACTS
@@ -78,6 +79,13 @@ def test_without_whole_statistics_those_of_the_episodes_are_combined(root):
     found = LeRobotDataset(root=root).meta.stats["action"]
     for name in ("min", "mean", "std", "q10"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+
+
+def test_a_std_that_cannot_be_right_is_replaced(root):
+    dataset, right = LeRobotDataset(root=root), LeRobotDataset(root=ARTIFACTS / "v21")
+    assert dataset.meta.stats[CAMERA]["std"].max() < 0.01
+    replace_wrong_camera_std(dataset)
+    np.testing.assert_allclose(dataset.meta.stats[CAMERA]["std"], right.meta.stats[CAMERA]["std"], rtol=0.1)
 
 
 def test_a_frame_store_of_shared_videos_holds_every_frame(root, tmp_path):
