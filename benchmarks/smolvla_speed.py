@@ -3,8 +3,8 @@
 
     python benchmarks/smolvla_speed.py [--peer-python PEER/bin/python] [--only train|infer] [--batch 4] [--steps 3]
 
-Beside LeRobot 0.4.4, if PEER has it. Two 480x640 cameras, chunks of 50, twelve-token sentence, the dtypes of a run with pretrained weights (bfloat16 language
-model and expert). A step is forward, backward, clipping and AdamW; for the stores it includes reading the records. The
+Beside LeRobot 0.4.4, if PEER has it. Two 480x640 cameras, chunks of 50, twelve-token sentence, the dtypes of a run with
+pretrained weights (bfloat16 language model and expert). A step is forward, backward, clipping and AdamW; for the stores it includes reading the records. The
 sides take turns, each in a process of its own; the median over all steps counts, the first step of a process does not.
 """
 
@@ -213,7 +213,8 @@ def compare(args, title: str, modes: tuple[str, ...], batch: int) -> None:
         steps = [s for r in reports for s in r["steps"]]
         rate = batch / median(steps)
         base = base or rate
-        line = f"{name:<14} {median(steps):6.2f} s, {rate:6.2f} samples/s ({batch / max(steps):.2f} to {batch / min(steps):.2f})"
+        spread = f"({batch / max(steps):.2f} to {batch / min(steps):.2f})"
+        line = f"{name:<14} {median(steps):6.2f} s, {rate:6.2f} samples/s {spread}"
         line += f"  {rate / base:5.1f}x  peak {max(r['peak_gib'] for r in reports):.2f} GiB"
         if "fill_s_per_frame" in reports[0]:
             fill = median(r["fill_s_per_frame"] for r in reports)
