@@ -56,8 +56,8 @@ class PolicyRunner:
             self.policy.config.device,
             self.preprocessor,
             self.postprocessor,
-            task,
-            self.robot_type,
+            task=task,
+            robot_type=self.robot_type,
         )
 
 
@@ -67,11 +67,16 @@ def predict_action(
     device,
     preprocessor=None,
     postprocessor=None,
+    use_amp: bool | None = None,
     task: str | None = None,
     robot_type: str | None = None,
-    use_amp: bool | None = None,
 ) -> torch.Tensor:
-    """The action (A,) of a policy for one observation: state float32 (S,), pictures uint8 (H, W, 3)."""
+    """The action (A,) of a policy for one observation: state float32 (S,), pictures uint8 (H, W, 3).
+
+    In LeRobot 0.1 the fourth argument is `use_amp`; a bool there is taken as such.
+    """
+    if isinstance(preprocessor, bool):
+        preprocessor, use_amp = None, preprocessor
     device = torch.device(device)
     amp = policy.config.use_amp if use_amp is None else use_amp
     with torch.inference_mode(), torch.autocast(device.type) if amp else nullcontext():
