@@ -30,4 +30,5 @@ class DoctorConfig:
     batch_size: int = 8
     save_freq: int = 20_000
     rename_map: dict[str, str] = field(default_factory=dict)  # dataset or robot camera key -> key of the checkpoint
+    decode: bool = False  # also look at every picture of the dataset (minutes)
     json: bool = False  # print the findings as JSON

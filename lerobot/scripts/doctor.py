@@ -41,14 +41,14 @@ def _robot(flags: dict[str, str]):
 
 def report(findings: list[Finding]) -> str:
     """The findings for a person, errors first."""
-    if not findings:
-        return "Healthy: nothing found."
-    lines = []
+    lines = [] if exit_code(findings) else ["Healthy."]
     for finding in by_severity(findings):
         place = f"  [{finding.where}]" if str(finding.where) else ""
         lines.append(f"{finding.severity.upper():<8}{finding.code}{place}\n        {finding.message}")
         if finding.fix:
             lines.append(f"        mend: {finding.fix}")
+    if not findings:
+        return lines[0]
     counts = [f"{sum(f.severity == s for f in findings)} {s}s" for s in ("error", "warning", "info")]
     return "\n".join([*lines, "", ", ".join(counts)])
 

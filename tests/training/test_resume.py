@@ -164,4 +164,4 @@ def test_every_policy_resumes_to_the_same_bits(name, dataset_root, tmp_path):
 
 
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(dataset_root, tmp_path):
-    assert survive(lambda run: tiny_run("act", dataset_root, run), tmp_path, kills=4, seed=3, longest=2.0)
+    assert survive(lambda run: tiny_run("act", dataset_root, run), tmp_path, kills=4, seed=3, longest=0.5)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from lerobot.common.constants import PRETRAINED_MODEL_DIR, TRAIN_CONFIG_NAME
+from lerobot.common.datasets.lerobot_dataset import LeRobotDatasetMetadata
 from lerobot.common.training.checkpoint import get_step_checkpoint_dir
 from lerobot.common.training.metrics import METRICS_NAME, read_lines
 
@@ -18,9 +19,9 @@ STEPS, HALF, EPISODES = 20, 10, 2
 
 
 def smoke(cfg, train: Callable) -> None:
-    """Train 20 steps on two episodes, resume from step 10, compare, predict from the saved checkpoint.
+    """Train 20 steps on two episodes, resume from step 10, compare, predict from the checkpoint, and ask the doctor.
 
-    Raises RuntimeError if the resumed run gives other losses or a prediction is not finite.
+    Raises RuntimeError if the resumed run gives other losses, a prediction is not finite, or a check finds an error.
     """
     cfg.steps, cfg.save_freq, cfg.log_freq, cfg.env = STEPS, HALF, 1, None
     cfg.batch_size = min(cfg.batch_size, 8)
@@ -35,6 +36,7 @@ def smoke(cfg, train: Callable) -> None:
     if not all(a == b if exact else math.isclose(a, b, rel_tol=0.05) for a, b in zip(first, again, strict=True)):
         raise RuntimeError(f"The resumed run is another run: losses {first[HALF:]} became {again[HALF:]}.")
     chunk = predict(cfg)
+    examine_all(cfg)
     print(f"\nSmoke run passed: {STEPS} steps, resumed at {HALF} with the same losses, predicted {tuple(chunk.shape)}.")
     print(f"Output: {cfg.output_dir}", flush=True)
 
@@ -69,3 +71,20 @@ def predict(cfg) -> torch.Tensor:
     if not torch.isfinite(chunk).all():
         raise RuntimeError(f"The checkpoint in {folder} predicts values that are not finite.")
     return chunk
+
+
+def examine_all(cfg) -> None:
+    """Show what the doctor finds on machine, dataset and checkpoint; RuntimeError if that is an error."""
+    from lerobot.common.checks.doctor import examine
+    from lerobot.common.checks.finding import log_findings, worst
+    from lerobot.configs.doctor import DoctorConfig, DoctorDataset, DoctorPolicy
+
+    root = LeRobotDatasetMetadata(cfg.dataset.repo_id, root=cfg.dataset.root).root
+    policy = DoctorPolicy(str(cfg.output_dir), device=cfg.policy.device)
+    findings = examine(
+        DoctorConfig(DoctorDataset(str(root)), policy, rename_map=cfg.rename_map, batch_size=cfg.batch_size)
+    )
+    findings = [f for f in findings if f.severity != "info"]
+    log_findings(findings)
+    if worst(findings) == "error":
+        raise RuntimeError("The checks found errors, see above: python lerobot/scripts/doctor.py shows them again.")
