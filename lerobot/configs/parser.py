@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import pkgutil
+import re
 import sys
 import types
 import typing
@@ -67,6 +68,9 @@ def _members(hint: Any) -> tuple:
     return (hint,)
 
 
+_BARE_LIST = re.compile(r"\[([\w./-]+(?:\s*,\s*[\w./-]+)*)\]")  # [laptop,phone], without the quotes of JSON
+
+
 def read_value(text: str, kinds: set) -> Any:
     """Read one value as typed on a command line; `kinds` are the types that its flag can have."""
     takes_text = bool(kinds & {str, Path})
@@ -79,7 +83,8 @@ def read_value(text: str, kinds: set) -> Any:
     try:
         return json.loads(text.replace("_", "") if text.replace("_", "").isdigit() else text)
     except json.JSONDecodeError:
-        return text
+        words = _BARE_LIST.fullmatch(text)
+        return [word.strip() for word in words[1].split(",")] if words else text
 
 
 # --- arguments to nested dicts ------------------------------------------------------------------------------------

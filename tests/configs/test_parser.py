@@ -113,6 +113,12 @@ def test_a_train_config_is_read_back_without_unknown_fields(tmp_path, caplog):
     assert again.eval_freq == 5 and any("job" in r.message for r in caplog.records)
 
 
+@pytest.mark.parametrize("text", ["[laptop,phone]", "[laptop, phone]", '["laptop", "phone"]'])
+def test_lists_of_words_need_no_quotes(text):
+    cfg = parse(TrainPipelineConfig, [DATA, "--policy.type=act", f"--policy.cameras={text}"])
+    assert cfg.policy.cameras == ["laptop", "phone"]
+
+
 def test_help_lists_every_flag_with_its_comment():
     text = help_text(TrainPipelineConfig)
     assert "--dataset.root" in text and "folder of the dataset" in text
