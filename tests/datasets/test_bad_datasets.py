@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,8 @@ from lerobot.common.datasets.backward_compatibility import (
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.common.datasets.utils import DatasetError
 from lerobot.common.datasets.video_utils import FrameTimestampError, VideoDecodeError
+from tests.datasets.conftest import record_episode
+from tests.kill import run_and_kill
 
 EPISODE_1 = "data/chunk-000/episode_000001.parquet"
 VIDEO_1 = "videos/chunk-000/observation.images.cam0/episode_000001.mp4"
@@ -175,3 +179,39 @@ def test_video_shorter_than_the_episode(own_root):
 def test_unknown_episodes(own_root):
     with pytest.raises(ValueError, match=r"Episodes \[3\].*0 to 2.*--dataset.episodes"):
         LeRobotDataset(root=own_root, episodes=[0, 3])
+
+
+RECORD_ON_A_FULL_DISK = """
+    import resource, signal, sys
+    from pathlib import Path
+    from tests.datasets.conftest import features, frame, record
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+    dataset = record(Path(sys.argv[1]), (4, 3), feature_set=features(video=1, image=1), codebase_version=sys.argv[2])
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # every file ends there, as on a full disk
+    try:
+        for index in range(60):
+            dataset.add_frame(frame(dataset, 2, index))
+        dataset.save_episode()
+    except (OSError, RuntimeError) as error:
+        print(type(error).__name__, error, flush=True)
+        dataset.clear_episode_buffer()
+"""
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_a_full_disk_while_recording_is_one_message_and_costs_only_the_running_episode(tmp_path, version):
+    (message,) = run_and_kill(RECORD_ON_A_FULL_DISK, tmp_path / "set", version, within_s=60)
+    assert "File too large" in message
+    dataset = LeRobotDataset(root=tmp_path / "set")
+    assert (dataset.num_episodes, len(dataset)) == (2, 7)
+    record_episode(dataset, 2, 3)
+    assert len(LeRobotDataset(root=tmp_path / "set")) == 10
+
+
+def test_the_trainer_refuses_v16_with_the_command_that_converts_it(tmp_path):
+    (tmp_path / "meta_data").mkdir()
+    (tmp_path / "meta_data/info.json").write_text('{"codebase_version": "v1.6"}')
+    command = [sys.executable, "lerobot/scripts/train.py", "--policy.type=act", f"--dataset.root={tmp_path}"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1 and "convert_dataset_v1_to_v2.py" in run.stderr and "Traceback" not in run.stderr
