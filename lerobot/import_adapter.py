@@ -85,12 +85,10 @@ NAMES = {
         "lerobot.common.datasets.lerobot_dataset": "LeRobotDataset LeRobotDatasetMetadata CODEBASE_VERSION",
         "lerobot.common.datasets.multi_dataset": "MultiLeRobotDataset",
         "lerobot.common.datasets.streaming_dataset": "StreamingLeRobotDataset",
-        "lerobot.common.datasets.edit": "delete_episodes split_dataset merge_datasets",
         "lerobot.common.datasets.factory": "make_dataset resolve_delta_timestamps",
         "lerobot.common.datasets.sampler": "EpisodeAwareSampler",
         "lerobot.common.datasets.compute_stats": "aggregate_stats get_feature_stats DEFAULT_QUANTILES",
         "lerobot.common.datasets.utils": "load_episodes write_stats",
-        "lerobot.common.datasets.streaming_dataset": "StreamingLeRobotDataset",
         "lerobot.common.datasets.dataset_tools": (
             "add_features delete_episodes merge_datasets remove_feature split_dataset"
         ),

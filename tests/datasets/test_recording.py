@@ -153,13 +153,13 @@ def test_the_callers_frame_is_left_alone_and_may_be_reused(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"action": np.zeros(5, np.float32)}, r"'action' has shape \(5,\), expected \(6,\)"),
-        ({"action": np.zeros(6)}, "'action' has dtype float64, expected float32"),
-        ({"action": [0.0] * 6}, "'action' is list"),
-        ({"action": None, "other": 1}, r"missing features: \['action'\]; unknown features: \['other'\]"),
-        ({"observation.images.cam0": np.zeros((96, 64, 3), np.uint8)}, r"has shape \(96, 64, 3\)"),
+        ({"action": np.zeros(5, np.float32)}, r"'action' of shape '\(5,\)' does not have the expected shape '\(6,\)'"),
+        ({"action": np.zeros(6)}, "'action' of dtype 'float64' is not of the expected dtype 'float32'"),
+        ({"action": [0.0] * 6}, "'action' is not a 'np.ndarray'"),
+        ({"action": None, "other": 1}, r"Missing features: {'action'}\nExtra features: {'other'}"),
+        ({"observation.images.cam0": np.zeros((96, 64, 3), np.uint8)}, r"of shape '\(96, 64, 3\)'"),
         ({"task": None}, "no task"),
-        ({"task": 3}, "'task' is int"),
+        ({"task": 3}, "'task' is expected to be of type 'str'"),
         ({"observation.images.cam0": np.full((64, 96, 3), 2.0, np.float32)}, r"must lie in \[0, 1\]"),
     ],
 )

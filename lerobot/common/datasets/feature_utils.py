@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lerobot.common.constants import ACTION, OBS_IMAGES, OBS_PREFIX, OBS_STATE, OBS_STR
-from lerobot.common.datasets.utils import DEFAULT_FEATURES, PICTURE_DTYPES, feature_problems
+from lerobot.common.datasets.utils import DEFAULT_FEATURES, PICTURE_DTYPES, feature_problems, presence_problems
 from lerobot.configs.types import FeatureType, PipelineFeatureType, PolicyFeature
 
 PREFIXES = (f"{ACTION}.", f"{OBS_STATE}.", "state.", f"{OBS_IMAGES}.", "images.")
@@ -123,12 +123,7 @@ def validate_features_presence(
     actual_features: set[str], expected_features: set[str], optional_features: set[str] = frozenset()
 ) -> str:
     """What is missing from a frame and what it has too much; empty if nothing."""
-    text = ""
-    if missing := expected_features - actual_features:
-        text += f"Missing features: {missing}\n"
-    if extra := actual_features - expected_features - optional_features:
-        text += f"Extra features: {extra}\n"
-    return f"Feature mismatch in `frame` dictionary:\n{text}" if text else ""
+    return presence_problems(actual_features, expected_features, optional_features)
 
 
 def validate_feature_dtype_and_shape(name: str, feature: dict, value: Any) -> str:
@@ -139,7 +134,7 @@ def validate_feature_dtype_and_shape(name: str, feature: dict, value: Any) -> st
             np.dtype(dtype)
         except TypeError as e:
             raise NotImplementedError(f"Feature '{name}' has dtype '{dtype}', which numpy does not know.") from e
-    return "".join(f"The feature {problem}.\n" for problem in feature_problems(name, feature, value))
+    return "".join(f"{problem}.\n" for problem in feature_problems(name, feature, value))
 
 
 def validate_feature_numpy_array(name: str, expected_dtype: str, expected_shape: Sequence[int], value: Any) -> str:

@@ -290,40 +290,54 @@ def validate_frame(frame: Mapping[str, Any], features: dict[str, dict]) -> None:
     """ValueError listing everything in `frame` that does not fit; `timestamp` is optional."""
     expected = {key for key in features if key not in DEFAULT_FEATURES}
     found = set(frame) - {"task", "timestamp"}
-    problems = []
-    if missing := sorted(expected - found):
-        problems.append(f"missing features: {missing}")
-    if extra := sorted(found - expected):
-        problems.append(f"unknown features: {extra}")
+    text = presence_problems(found, expected)
     for key in sorted(expected & found):
-        problems += feature_problems(key, features[key], frame[key])
+        text += "".join(f"{problem}.\n" for problem in feature_problems(key, features[key], frame[key]))
     if "task" in frame and not isinstance(frame["task"], str):
-        problems.append(f"'task' is {type(frame['task']).__name__}, expected str")
-    if problems:
-        raise ValueError("The frame does not fit the dataset's features: " + "; ".join(problems) + ".")
+        text += f"{_wrong_type('task', 'str', frame['task'])}.\n"
+    if text:
+        raise ValueError(text)
+
+
+def presence_problems(found: set[str], expected: set[str], optional: set[str] = frozenset()) -> str:
+    """What is missing from a frame and what it has too much; empty if nothing."""
+    text = ""
+    if missing := expected - found:
+        text += f"Missing features: {missing}\n"
+    if extra := found - expected - optional:
+        text += f"Extra features: {extra}\n"
+    return f"Feature mismatch in `frame` dictionary:\n{text}" if text else ""
+
+
+def _wrong_type(name: str, expected: str, value: Any) -> str:
+    return f"The feature '{name}' is expected to be of type '{expected}', but type '{type(value)}' provided instead"
 
 
 def feature_problems(name: str, feature: Mapping, value: Any) -> list[str]:
-    """What is wrong with one value of a frame, as a list of clauses."""
+    """What is wrong with one value of a frame, as a list of sentences."""
     dtype, shape = feature["dtype"], tuple(feature["shape"])
     if dtype in PICTURE_DTYPES:
         if not isinstance(value, np.ndarray):
             pil_like = hasattr(value, "convert")
-            return [] if pil_like else [f"'{name}' is {type(value).__name__}, expected a picture (array or PIL)"]
+            return [] if pil_like else [_wrong_type(name, "PIL.Image' or 'np.ndarray", value)]
         c, h, w = picture_size(feature)
         if value.shape not in ((h, w, c), (c, h, w)):
-            return [f"'{name}' has shape {value.shape}, expected {(h, w, c)} or {(c, h, w)}"]
+            return [_wrong_shape(name, value, f"'{(h, w, c)}' or '{(c, h, w)}'")]
         return []
     if dtype == "string":
-        return [] if isinstance(value, str) else [f"'{name}' is {type(value).__name__}, expected str"]
+        return [] if isinstance(value, str) else [_wrong_type(name, "str", value)]
     if not isinstance(value, np.ndarray):
-        return [f"'{name}' is {type(value).__name__}, expected a numpy array of dtype {dtype} and shape {shape}"]
+        return [f"The feature '{name}' is not a 'np.ndarray' of '{dtype}', but type '{type(value)}'"]
     problems = []
     if value.dtype != np.dtype(dtype):
-        problems.append(f"'{name}' has dtype {value.dtype}, expected {dtype}")
+        problems.append(f"The feature '{name}' of dtype '{value.dtype}' is not of the expected dtype '{dtype}'")
     if value.shape != shape:
-        problems.append(f"'{name}' has shape {value.shape}, expected {shape}")
+        problems.append(_wrong_shape(name, value, f"'{shape}'"))
     return problems
+
+
+def _wrong_shape(name: str, value: np.ndarray, expected: str) -> str:
+    return f"The feature '{name}' of shape '{value.shape}' does not have the expected shape {expected}"
 
 
 # --- time ---------------------------------------------------------------------------------------------------
