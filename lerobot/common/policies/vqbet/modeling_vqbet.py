@@ -23,7 +23,7 @@ from lerobot.common.policies.common.vision_options import check_weights
 from lerobot.common.policies.pretrained import PreTrainedPolicy
 from lerobot.common.policies.utils import eval_mode
 from lerobot.common.policies.vqbet.configuration_vqbet import VQBeTConfig
-from lerobot.common.policies.vqbet.vqbet_utils import GPT, ResidualVQ, mlp
+from lerobot.common.policies.vqbet.vqbet_utils import GPT, MLP, ResidualVQ
 
 LAYERS = 2  # of codes
 COMMITMENT_WEIGHT = 5.0
@@ -131,8 +131,8 @@ class VQBeTModel(nn.Module):
         width = config.gpt_input_dim
         self.rgb_encoder = VQBeTRgbEncoder(config)
         self.action_token = nn.Parameter(torch.randn(1, 1, width))
-        self.state_projector = mlp(config.robot_state_feature.shape[0], width)
-        self.rgb_feature_projector = mlp(self.rgb_encoder.feature_dim, width)
+        self.state_projector = MLP(config.robot_state_feature.shape[0], [width])
+        self.rgb_feature_projector = MLP(self.rgb_encoder.feature_dim, [width])
         self.policy = GPT(config)
         self.action_head = VQBeTHead(config)
         windows = torch.arange(config.n_chunks)[:, None] + torch.arange(config.action_chunk_size)
@@ -188,12 +188,12 @@ class VQBeTHead(nn.Module):
         self.vqvae_steps = config.n_vqvae_steps_done
         inside, codes = config.gpt_output_dim, config.vqvae_n_embed
         if config.sequentially_select:
-            self.map_to_cbet_preds_primary_bin = mlp(inside, codes)
-            self.map_to_cbet_preds_secondary_bin = mlp(inside + codes, codes)
+            self.map_to_cbet_preds_primary_bin = MLP(inside, [codes])
+            self.map_to_cbet_preds_secondary_bin = MLP(inside + codes, [codes])
         else:
-            self.map_to_cbet_preds_bin = mlp(inside, LAYERS * codes)
+            self.map_to_cbet_preds_bin = MLP(inside, [LAYERS * codes])
         chunk = config.action_chunk_size * config.action_feature.shape[0]
-        self.map_to_cbet_preds_offset = mlp(inside, LAYERS * codes * chunk)
+        self.map_to_cbet_preds_offset = MLP(inside, [LAYERS * codes * chunk])
         self._focal_loss_fn = FocalLoss(gamma=FOCAL_GAMMA)
 
     @property
@@ -308,8 +308,8 @@ class VqVae(nn.Module):
         chunk = config.action_chunk_size * config.action_feature.shape[0]
         hidden, code = config.vqvae_enc_hidden_dim, config.vqvae_embedding_dim
         self.vq_layer = ResidualVQ(code, LAYERS, config.vqvae_n_embed, config.reseed_dead_codes)
-        self.encoder = mlp(chunk, hidden, hidden, code)
-        self.decoder = mlp(code, hidden, hidden, chunk)
+        self.encoder = MLP(chunk, [hidden, hidden, code])
+        self.decoder = MLP(code, [hidden, hidden, chunk])
 
     @torch.no_grad()
     def get_code(self, chunks: Tensor) -> Tensor:

@@ -19,12 +19,14 @@ EPS = 1e-5
 DEAD = 1e-3  # a code with a smaller running count was not chosen for the last 25 steps or so
 
 
-def mlp(*widths: int) -> nn.Sequential:
-    """Linear layers with ReLU between them."""
-    layers: list[nn.Module] = []
-    for inside, out in zip(widths[:-1], widths[1:], strict=True):
-        layers += [nn.Linear(inside, out), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+class MLP(nn.Sequential):
+    """Linear layers with ReLU between them; the last of `hidden_channels` is the width of the output."""
+
+    def __init__(self, in_channels: int, hidden_channels: list[int]):
+        layers: list[nn.Module] = []
+        for inside, out in zip([in_channels, *hidden_channels[:-1]], hidden_channels, strict=True):
+            layers += [nn.Linear(inside, out), nn.ReLU()]
+        super().__init__(*layers[:-1])
 
 
 class EuclideanCodebook(nn.Module):
