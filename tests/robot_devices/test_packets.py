@@ -65,6 +65,11 @@ def test_registers_that_a_model_lacks_are_refused():
     assert Servo(1, "xl330-m288").write(102, b"\x00\x01") == 0
 
 
+def test_a_profile_faster_than_the_limit_is_refused():
+    assert Servo(1, "xl430-w250").write(112, (300).to_bytes(4, "little")) == 6
+    assert Servo(1, "xl330-m288").write(112, (300).to_bytes(4, "little")) == 0
+
+
 def test_a_hardware_error_switches_off_until_reboot():
     servo = Servo(1, "xl330-m288")
     servo.write(64, b"\x01")

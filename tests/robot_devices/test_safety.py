@@ -105,3 +105,10 @@ def test_limits_of_a_dataset_pass_every_one_of_its_episodes():
     made.engage(actions[0])
     np.testing.assert_allclose(drive(made, actions), actions, atol=1e-3)
     assert not made.counts
+
+
+def test_without_a_fixed_rate_the_speed_is_measured_by_the_clock():
+    made = envelope(speed=60.0, acceleration=6000.0, ramp_from=1000.0)
+    made.measured = True
+    commands = [made.limit([50.0, 0.0], now=tick * 0.005)[0] for tick in range(100)]
+    assert max(np.diff(commands[1:])) <= 60.0 * 0.005 * 1.01

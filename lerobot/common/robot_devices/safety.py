@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 RANGE, SPEED, ACCELERATION, RAMP, REFUSED, MISSED = "range", "speed", "acceleration", "ramp", "refused", "missed_tick"
+SHORTEST_TICK = 1e-3  # seconds
 SLACK = 1e-3  # of a limit: float32 recordings of a motion at the limit pass
 
 
@@ -100,10 +101,14 @@ def _largest(values: np.ndarray) -> np.ndarray:
 
 
 class SafetyEnvelope:
-    """Turns targets into commands, (J,) in joint units, one call of `limit` per tick of `period` seconds."""
+    """Turns targets into commands, (J,) in joint units, one call of `limit` per tick of `period` seconds.
+
+    With `measured`, a tick lasts as long as the clock says, at most `period`.
+    """
 
     def __init__(self, limits: JointLimits, period: float, config: EnvelopeConfig | None = None):
         self.limits, self.period, self.config = limits, period, config or EnvelopeConfig()
+        self.measured = False
         self.counts: Counter[tuple[str, str]] = Counter()  # (kind, joint) -> interventions
         self.ticks = 0
         self._rows = list(zip(limits.names, limits.low, limits.high, limits.speed, limits.acceleration, strict=True))
@@ -112,6 +117,7 @@ class SafetyEnvelope:
         self._catching_up: list[bool] = []
         self._starting, self._ramping = True, False
         self._refused = 0
+        self._tick = period
         self._time: float | None = None
 
     @property
@@ -137,6 +143,7 @@ class SafetyEnvelope:
         if self._last is None:
             raise SafetyStopError("The safety envelope was not engaged at the arm's position.")
         self.ticks += 1
+        self._tick = self._length_of_tick(now)
         self._notice_gap(now)
         values = [float(value) for value in target]
         if len(values) != len(self._rows):
@@ -155,6 +162,11 @@ class SafetyEnvelope:
             near = self.config.ramp_speed * self.period
             self._ramping = not all(abs(a - b) < near for a, b in zip(self._last, values, strict=True))
         return np.array(self._last, dtype=np.float32)
+
+    def _length_of_tick(self, now: float | None) -> float:
+        if not self.measured or now is None or self._time is None:
+            return self.period
+        return min(max(now - self._time, SHORTEST_TICK), self.period)
 
     def _notice_gap(self, now: float | None) -> None:
         if now is not None and self._time is not None and now - self._time > self.config.hold_after_s:
@@ -175,7 +187,7 @@ class SafetyEnvelope:
 
     def _joint(self, index: int, target: float, ramping: bool) -> float:
         name, low, high, speed, acceleration = self._rows[index]
-        last, before, dt = self._last[index], self._velocity[index], self.period
+        last, before, dt = self._last[index], self._velocity[index], self._tick
         wanted = min(max(target, low), high)
         if abs(wanted - target) > SLACK:
             self._note(RANGE, name, f"target {target:.1f}, range {low:.1f} to {high:.1f}")
@@ -204,8 +216,8 @@ class SafetyEnvelope:
     def _stoppable(self, way: float, acceleration: float) -> float:
         """The speed from which the arm still stops within `way`, in ticks of `period`."""
         # Slowing down by one step of velocity per tick covers 1, 3, 6, ... of these units of way.
-        step = acceleration * self.period
-        units = max(way, 0.0) / (step * self.period)
+        step = acceleration * self._tick
+        units = max(way, 0.0) / (step * self._tick)
         whole = math.floor((math.sqrt(8 * units + 1) - 1) / 2)
         return step * (whole + (units - whole * (whole + 1) / 2) / (whole + 1))
 
@@ -233,5 +245,5 @@ class Unlimited(SafetyEnvelope):
     """`--safety=off`: only targets that are not finite are refused."""
 
     def _joint(self, index: int, target: float, ramping: bool) -> float:
-        self._velocity[index] = (target - self._last[index]) / self.period
+        self._velocity[index] = (target - self._last[index]) / self._tick
         return target

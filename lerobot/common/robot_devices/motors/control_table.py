@@ -98,12 +98,13 @@ class MotorModel:
     has_current: bool
     position_gains: tuple[int, int, int]  # P, I, D at the factory
     shutdown: int
+    velocity_limit: int  # at the factory; no profile may be faster
 
 
 MODELS = {
-    "xl430-w250": MotorModel(1060, (6.0, 14.0), 72, False, (640, 0, 4000), 52),
-    "xl330-m288": MotorModel(1200, (3.5, 7.0), 70, True, (400, 0, 0), 53),
-    "xl330-m077": MotorModel(1190, (3.5, 7.0), 70, True, (400, 400, 0), 53),
+    "xl430-w250": MotorModel(1060, (6.0, 14.0), 72, False, (640, 0, 4000), 52, 265),
+    "xl330-m288": MotorModel(1200, (3.5, 7.0), 70, True, (400, 0, 0), 53, 445),
+    "xl330-m077": MotorModel(1190, (3.5, 7.0), 70, True, (400, 400, 0), 53, 1620),
 }
 MODEL_NAMES = {model.number: name for name, model in MODELS.items()}
 

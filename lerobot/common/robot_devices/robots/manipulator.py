@@ -261,9 +261,11 @@ class ManipulatorRobot:
         """What the servos themselves can guarantee: speed, gripper current."""
         if not self.safety:
             return
-        for motor, speed in zip(bus.motors, self.envelopes[name].limits.speed, strict=True):
-            share = speed / self._units_per_degree(bus, motor)
-            bus.write("Profile_Velocity", max(1, round(share * PROFILE_ROOM / VELOCITY_UNIT)), motor)
+        fastest = bus.read("Velocity_Limit")
+        for motor, speed, most in zip(bus.motors, self.envelopes[name].limits.speed, fastest, strict=True):
+            degrees = speed / self._units_per_degree(bus, motor)
+            wanted = round(degrees * PROFILE_ROOM / VELOCITY_UNIT)
+            bus.write("Profile_Velocity", min(max(1, wanted), int(most)), motor)
         if "gripper" in bus.motors:
             bus.write("Goal_Current", self.envelope_config.gripper_current, "gripper")
 
@@ -288,9 +290,9 @@ class ManipulatorRobot:
     # -- moving --------------------------------------------------------------------------------------------------
 
     def set_rate(self, fps: float | None) -> None:
-        """Tell the envelopes how long a tick is."""
+        """Tell the envelopes how long a tick is; None: as long as each turns out to be."""
         for envelope in self.envelopes.values():
-            envelope.period = 1 / (fps or FPS)
+            envelope.period, envelope.measured = 1 / (fps or FPS), fps is None
 
     def engage(self) -> None:
         """Start a motion from where the followers are."""

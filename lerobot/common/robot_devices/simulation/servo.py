@@ -86,6 +86,7 @@ class Servo:
         self.set("Max_Voltage_Limit", round(self.model.volts[1] * 10))
         self.set("Present_Input_Voltage", 120 if self.model.number == 1060 else 50)
         self.set("Shutdown", self.model.shutdown)
+        self.set("Velocity_Limit", self.model.velocity_limit)
         if self.model.has_current:
             self.set("Current_Limit", CURRENT_LIMIT)
         self._mode_defaults()
@@ -174,6 +175,8 @@ class Servo:
             low, high = self._goal_range()
             return 0 if low <= value <= high else RANGE_ERROR
         if name == "Goal_Current" and abs(value) > self.get("Current_Limit"):
+            return LIMIT_ERROR
+        if name in ("Profile_Velocity", "Goal_Velocity") and abs(value) > self.get("Velocity_Limit"):
             return LIMIT_ERROR
         return 0
 
