@@ -6,14 +6,12 @@ import sys
 
 import pytest
 
-pytest.importorskip("dynamixel_sdk")
-
-from lerobot.common.robot_devices.motors.configs import DynamixelMotorsBusConfig  # noqa: E402
-from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus  # noqa: E402
-from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, koch_motors  # noqa: E402
-from lerobot.common.robot_devices.simulation.faults import Faults  # noqa: E402
-from lerobot.common.robot_devices.simulation.pty_server import ServoThread  # noqa: E402
-from lerobot.common.robot_devices.simulation.servo import Servo  # noqa: E402
+from lerobot.common.robot_devices.motors.configs import DynamixelMotorsBusConfig
+from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
+from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, koch_motors
+from lerobot.common.robot_devices.simulation.faults import Faults
+from lerobot.common.robot_devices.simulation.pty_server import ServoThread
+from lerobot.common.robot_devices.simulation.servo import Servo
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +26,7 @@ def quick_thread_switches():
 @pytest.fixture
 def arm():
     """A connected bus with the six servos of a follower; `arm.sim` is the simulation."""
+    pytest.importorskip("dynamixel_sdk")
     motors = koch_motors(FOLLOWER_MODELS)
     with ServoThread([[Servo(motor, model) for motor, model in motors.values()]], Faults()) as sim:
         bus = DynamixelMotorsBus(DynamixelMotorsBusConfig(sim.paths[0], motors))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 pytest.importorskip("mujoco")
+pytest.importorskip("dynamixel_sdk")
 
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.common.robot_devices import control_utils, recording
@@ -216,6 +217,31 @@ def test_a_dead_program_is_landed_by_its_supervisor():
         bus.disconnect(torque_off=False)
     process.stdout.close()
     twin.close()
+
+
+def test_a_policy_for_other_cameras_is_refused_before_torque(tmp_path, capsys):
+    root = tmp_path / "cubes"
+    camera = {"type": "sim", "name": "laptop", "width": 64, "height": 48}
+    run(*RECORD, f"--control.root={root}", "--control.num_episodes=1", "--control.episode_time_s=0.2",
+        f"--robot.cameras={json.dumps({'laptop': camera})}")  # fmt: skip
+    checkpoint = make_checkpoint(LeRobotDataset("me/cubes", root=root), tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match="torque was not switched on"):
+        run(*RECORD, "--control.repo_id=me/eval_cubes", f"--control.root={tmp_path / 'eval_cubes'}",
+            f"--control.policy.path={checkpoint}", f"--robot.cameras={json.dumps({'side': camera})}")  # fmt: skip
+    assert "observation.images.laptop" in capsys.readouterr().out
+    assert not (tmp_path / "eval_cubes").exists()
+
+
+def test_a_dataset_in_other_units_is_not_replayed(tmp_path):
+    root = tmp_path / "cubes"
+    run(*RECORD, f"--control.root={root}", "--control.num_episodes=1", "--control.episode_time_s=0.2",
+        "--robot.cameras={}")  # fmt: skip
+    info = json.loads((root / "meta/info.json").read_text())
+    (root / "meta/info.json").write_text(json.dumps({**info, "units": "normalized"}))
+    with pytest.raises(ValueError, match="normalized"):
+        run(
+            *SIM, "--control.type=replay", "--control.repo_id=me/cubes", f"--control.root={root}", "--control.episode=0"
+        )
 
 
 def test_calibrating_the_simulated_pair_finds_its_mounting(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, koch_motors
 from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
 from lerobot.common.robot_devices.utils import RobotDeviceAlreadyConnectedError, RobotDeviceNotConnectedError
+
+needs_sdk = pytest.mark.skipif(find_spec("dynamixel_sdk") is None, reason="the extra koch is not installed")
 
 
 def goals(arm) -> list[int]:
@@ -118,12 +121,14 @@ def test_another_baud_rate_is_found_and_told(arm):
     assert finding.code == "robot.bus.silent" and finding.evidence["answering_baud_rate"] == 57_600
 
 
+@needs_sdk
 def test_a_missing_port_is_told_with_the_ports_found():
     bus = DynamixelMotorsBus(DynamixelMotorsBusConfig("/dev/ttyNOPE", koch_motors(FOLLOWER_MODELS)))
     with pytest.raises(ConnectionError, match="koch_sim"):
         bus.connect()
 
 
+@needs_sdk
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
 def test_a_port_without_permission_is_told(tmp_path):
     (tmp_path / "tty").touch(mode=0)

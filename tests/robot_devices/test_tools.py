@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 from lerobot.common.robot_devices.simulation.pty_server import ServoThread
@@ -9,7 +11,10 @@ from lerobot.common.robot_devices.simulation.servo import Servo
 from lerobot.scripts.configure_motor import configure_motor
 from lerobot.scripts.find_motors_bus_port import find_port
 
+needs_sdk = pytest.mark.skipif(find_spec("dynamixel_sdk") is None, reason="the extra koch is not installed")
 
+
+@needs_sdk
 def test_a_new_motor_gets_its_id():
     servo = Servo(1, "xl330-m288")
     with ServoThread([[servo]]) as sim:
@@ -19,6 +24,7 @@ def test_a_new_motor_gets_its_id():
             configure_motor(sim.paths[0], "xl430-w250", 2)
 
 
+@needs_sdk
 def test_a_motor_fresh_from_the_factory_is_found_at_its_own_rate():
     servo = Servo(1, "xl430-w250")
     servo.set("Baud_Rate", 1)
@@ -27,6 +33,7 @@ def test_a_motor_fresh_from_the_factory_is_found_at_its_own_rate():
     assert servo.motor == 2 and servo.baud_rate == 1_000_000
 
 
+@needs_sdk
 def test_several_motors_are_refused():
     with (
         ServoThread([[Servo(1, "xl330-m288"), Servo(2, "xl330-m288")]]) as sim,

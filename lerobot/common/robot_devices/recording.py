@@ -222,19 +222,17 @@ def _write_report(dataset, robot, pace: Pace, report, outcome: dict) -> None:
 
 
 def _push(dataset, cfg: RecordControlConfig) -> None:
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import get_token
 
     if get_token() is None:
         logging.info("Not uploaded: not logged in to the hub (huggingface-cli login; --control.push_to_hub=false).")
         return
     if dataset.meta.total_episodes == 0:
         return
-    if hasattr(dataset, "push_to_hub"):
+    try:
         dataset.push_to_hub(tags=cfg.tags, private=cfg.private)
-        return
-    api = HfApi()
-    api.create_repo(cfg.repo_id, private=cfg.private, repo_type="dataset", exist_ok=True)
-    api.upload_folder(repo_id=cfg.repo_id, folder_path=dataset.root, repo_type="dataset")
+    except (OSError, ValueError) as e:
+        logging.error("The dataset is complete in '%s' but was not uploaded: %s", dataset.root, e)
 
 
 # --- policies -----------------------------------------------------------------------------------------------------
