@@ -4,8 +4,9 @@
     python benchmarks/smolvla_speed.py [--peer-python PEER/bin/python] [--only train|infer] [--batch 4] [--steps 3]
 
 Beside LeRobot 0.4.4, if PEER has it. Two 480x640 cameras, chunks of 50, twelve-token sentence, the dtypes of a run with
-pretrained weights (bfloat16 language model and expert). A step is forward, backward, clipping and AdamW; for the stores it includes reading the records. The
-sides take turns, each in a process of its own; the median over all steps counts, the first step of a process does not.
+pretrained weights (bfloat16 language model and expert). A step is forward, backward, clipping and AdamW; for the stores
+it includes reading the records. The sides take turns, each in a process of its own; the median over all steps counts,
+the first step of a process does not.
 """
 
 import argparse
