@@ -14,6 +14,7 @@ pytest.importorskip("dynamixel_sdk")
 
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.common.robot_devices import control_utils, recording
+from lerobot.common.robot_devices.cameras.base import StaleFrameError
 from lerobot.common.robot_devices.control_configs import parse_control
 from lerobot.common.robot_devices.robots.utils import make_robot, make_robot_from_config
 from lerobot.common.robot_devices.simulation.twin_process import TwinProcess
@@ -124,6 +125,26 @@ def test_keys_end_discard_and_stop(robot, tmp_path):
     assert len(frames) == 16
     with pytest.raises(ValueError, match="fps"):
         control_utils.control_loop(robot, 1, True, dataset=Recorder, events=events, fps=10, single_task="x")
+
+
+def test_the_arm_holds_while_a_camera_hiccups_and_the_run_ends_when_it_stays_frozen(robot, monkeypatch):
+    capture, stale = robot.capture_observation, [True, True, False]
+
+    def hiccup():
+        if stale.pop(0):
+            raise StaleFrameError("the newest picture is 900 ms old")
+        return capture()
+
+    robot.capture_observation = hiccup
+    before = robot.follower_positions()
+    control_utils.control_loop(robot, 1 / 30, fps=30)
+    assert not stale
+    np.testing.assert_allclose(robot.follower_positions(), before, atol=0.3)
+    monkeypatch.setattr(control_utils, "STALE_PATIENCE_S", 0.0)
+    stale[:] = [True] * 50
+    with pytest.raises(StaleFrameError):
+        control_utils.control_loop(robot, 1, fps=30)
+    del robot.capture_observation
 
 
 def test_whatever_ends_a_run_torque_is_off(robot):

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
+from lerobot.common.robot_devices.cameras.base import StaleFrameError
 from lerobot.common.robot_devices.keyboard import init_keyboard_listener, is_headless, new_events
 from lerobot.common.robot_devices.pace import LiveLine, Pace, log_control_info
 from lerobot.common.robot_devices.speech import log_say, say
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 LOCKSTEP_FPS = 30
+STALE_PATIENCE_S = 2.0  # a camera that hiccups for less does not end an episode
 HEALTH_S = 20.0  # between two looks at supply, temperature and errors of the motors
 
 
@@ -128,7 +130,7 @@ def control_loop(
     try:
         while True:
             tick, work = clock.now(), time.perf_counter()
-            observation, action = _tick(robot, teleoperate, policy, single_task, dataset is not None)
+            observation, action = _patient_tick(robot, teleoperate, policy, single_task)
             if not watched:
                 robot.watch(True)  # from the first goal on: what comes before may take long
                 watched = True
@@ -153,7 +155,21 @@ def control_loop(
             robot.watch(False)
 
 
-def _tick(robot, teleoperate: bool, policy: PolicyRunner | None, task: str | None, record: bool) -> tuple[dict, dict]:
+def _patient_tick(robot, teleoperate: bool, policy: PolicyRunner | None, task: str | None) -> tuple[dict, dict]:
+    """A tick; while a camera's newest picture is too old, the arm holds, for `STALE_PATIENCE_S` at most."""
+    end = time.monotonic() + STALE_PATIENCE_S
+    while True:
+        try:
+            return _tick(robot, teleoperate, policy, task)
+        except StaleFrameError as e:
+            if time.monotonic() > end:
+                raise
+            logging.warning("%s The arm holds.", e)
+            robot.hold()
+            robot.clock.wait(1 / LOCKSTEP_FPS)
+
+
+def _tick(robot, teleoperate: bool, policy: PolicyRunner | None, task: str | None) -> tuple[dict, dict]:
     if teleoperate:
         return robot.teleop_step(record_data=True)
     observation = robot.capture_observation()

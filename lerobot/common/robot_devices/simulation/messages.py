@@ -33,7 +33,7 @@ def _receive(link: socket.socket, size: int) -> bytes | None:
     while len(parts) < size:
         try:
             data = link.recv(size - len(parts))
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):
             return None
         if not data:
             return None

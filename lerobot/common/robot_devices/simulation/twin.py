@@ -25,6 +25,7 @@ from lerobot.common.robot_devices.simulation.pty_server import PtyServer, ServoB
 from lerobot.common.robot_devices.simulation.twin_arm import TwinFollower, TwinLeader
 
 ORPHAN_S = 30.0  # after its program died, the twin ends at the latest then
+PATIENCE_S = 2.0  # a program that takes no answer for this long hangs; the buses must not wait for it
 LIMP_S = 3.0  # it goes on for this long after the torque went off, so that others can see that it did
 REQUESTS = ("reset", "advance", "picture", "state", "pose", "fault")
 CATCH_UP = 3  # frames of physics at once when rendering was slower than time
@@ -174,6 +175,7 @@ class Twin:
 def main() -> None:
     """Serve one twin over the socket whose number is the first argument."""
     link = socket.socket(fileno=int(sys.argv[1]))
+    link.settimeout(PATIENCE_S)
     options = TwinOptions(**receive_message(link)[0])
     twin = Twin(options)
     send_message(link, {"ports": twin.server.paths, "options": json.dumps(asdict(options))})
