@@ -23,20 +23,22 @@ FPS, CHUNK, BATCH = 30, 50, 8
 DELTAS = {"action": [i / FPS for i in range(CHUNK)]}
 
 
-def measure(dataset, workers: int, batches: int, collate=None) -> float:
-    """Samples per second after two batches of warming up."""
+def measure(dataset, workers: int, batches: int, collate=None) -> tuple[float, float]:
+    """Samples per second and per CPU second of this process, after two batches of warming up."""
     import torch
 
     torch.manual_seed(0)
     options = {"collate_fn": collate} if collate else {}
     loader = torch.utils.data.DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, drop_last=True, **options)
-    count, start = -2, None
+    count, start, cpu = -2, None, None
     while count < batches:
         for _ in loader:
             count += 1
-            start = time.perf_counter() if count == 0 else start
+            if count == 0:
+                start, cpu = time.perf_counter(), time.process_time()
             if count >= batches:
-                return batches * BATCH / (time.perf_counter() - start)
+                drawn = batches * BATCH
+                return drawn / (time.perf_counter() - start), drawn / (time.process_time() - cpu)
 
 
 def run_one(args) -> dict:
@@ -45,7 +47,7 @@ def run_one(args) -> dict:
 
     import lerobot
 
-    options = {"root": args.root, "delta_timestamps": DELTAS, "video_backend": args.backend.removesuffix("+store")}
+    options = {"root": args.root, "delta_timestamps": DELTAS, "video_backend": args.backend}
     if options["video_backend"] == "store":
         options["video_backend"] = "pyav"
     dataset = LeRobotDataset("bench/grasps", **options)
@@ -54,8 +56,8 @@ def run_one(args) -> dict:
         from lerobot.common.datasets.frame_store import FrameStore
 
         dataset.use_frame_store(FrameStore.open_or_fill(dataset, (args.height, args.width), Path(args.root) / ".store"))
-    rate = measure(dataset, args.workers, args.batches, collate)
-    return {"samples_per_s": round(rate, 1), "package": lerobot.__file__}
+    rate, cpu_rate = measure(dataset, args.workers, args.batches, collate)
+    return {"rate": round(rate, 1), "cpu_rate": round(cpu_rate, 1), "package": lerobot.__file__}
 
 
 def record(root: Path, episodes: int, frames: int, height: int, width: int) -> None:
@@ -86,7 +88,7 @@ def record(root: Path, episodes: int, frames: int, height: int, width: int) -> N
         dataset.save_episode()
 
 
-def spawn(args, root: Path, backend: str, workers: int, peer: bool) -> float | None:
+def spawn(args, root: Path, backend: str, workers: int, peer: bool) -> dict | None:
     """`run_one` in a fresh process; None where the backend is not installed."""
     repo = Path(__file__).resolve().parents[1]
     python = args.peer_python if peer else (args.python or sys.executable)
@@ -100,26 +102,32 @@ def spawn(args, root: Path, backend: str, workers: int, peer: bool) -> float | N
     if run.returncode:
         print(f"  {'peer' if peer else 'this'} {backend} {workers}: {run.stderr.strip().splitlines()[-1][:200]}")
         return None
-    return json.loads(run.stdout.strip().splitlines()[-1])["samples_per_s"]
+    result = json.loads(run.stdout.strip().splitlines()[-1])
+    cpu = "" if workers else f", {result['cpu_rate']} per CPU second"
+    name = "LeRobot 0.4.4" if peer else "this"
+    print(f"{name:14} {backend:10} {workers} workers: {result['rate']:7.1f} samples/s{cpu}", flush=True)
+    return result
 
 
 def compare(args, root: Path) -> None:
     """Alternating short runs, medians and ratios."""
     ours, theirs = ["pyav", "torchcodec", "store"], ["pyav", "torchcodec"]
-    table: dict[tuple, list[float]] = {}
+    table: dict[tuple, list[dict]] = {}
     for _ in range(args.repeat):
-        for workers in (0, 2):
+        for workers in args.compare_workers:
             for peer, backends in ((False, ours), (True, theirs if args.peer_python else [])):
                 for backend in backends:
-                    if (rate := spawn(args, root, backend, workers, peer)) is not None:
-                        table.setdefault((peer, backend, workers), []).append(rate)
-    medians = {key: statistics.median(rates) for key, rates in table.items()}
-    for (peer, backend, workers), rate in sorted(medians.items()):
-        print(f"{'LeRobot 0.4.4' if peer else 'this':14} {backend:10} {workers} workers: {rate:7.1f} samples/s")
-    for (peer, backend, workers), rate in sorted(medians.items()):
+                    if (result := spawn(args, root, backend, workers, peer)) is not None:
+                        table.setdefault((peer, backend, workers), []).append(result)
+    for (peer, backend, workers), results in sorted(table.items()):
         for other in () if peer else theirs:
-            if (True, other, workers) in medians:
-                print(f"{backend} / peer's {other}, {workers} workers: {rate / medians[True, other, workers]:.2f}")
+            if (against := table.get((True, other, workers))) is not None:
+                ratios = [
+                    statistics.median(r[name] for r in results) / statistics.median(r[name] for r in against)
+                    for name in ("rate", "cpu_rate")
+                ]
+                cpu = "" if workers else f" ({ratios[1]:.1f} per CPU second)"
+                print(f"{backend} / LeRobot's {other}, {workers} workers: {ratios[0]:.1f}{cpu}")
 
 
 def memory(args, root: Path) -> None:
@@ -149,7 +157,7 @@ def many_episodes(args, folder: Path) -> None:
         start = time.perf_counter()
         dataset = LeRobotDataset(root=root, delta_timestamps=DELTAS)
         opened = time.perf_counter() - start
-        rate = measure(dataset, 0, args.batches, LeRobotDataset.collate)
+        rate, _ = measure(dataset, 0, args.batches, LeRobotDataset.collate)
         print(f"{episodes:5} episodes: {rate:.0f} samples/s, opened in {opened:.2f} s")
 
 
@@ -160,6 +168,7 @@ def main() -> None:
     parser.add_argument("--python", help="python for this package (default: this one)")
     parser.add_argument("--root", type=Path, help="folder for the synthetic dataset (default: temporary)")
     parser.add_argument("--only", choices=["compare", "memory", "episodes"], default="compare")
+    parser.add_argument("--compare-workers", type=json.loads, default=[0, 2], metavar="[WORKERS]")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--batches", type=int, default=25)
     parser.add_argument("--episodes", type=int, default=10)
