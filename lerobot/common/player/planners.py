@@ -1,0 +1,137 @@
+"""Planners: where and when a policy computes the chunks that a player plays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from lerobot.common.player.chunk_player import Chunk, Request
+from lerobot.common.player.latency import LatencyBudget
+
+TINY_S = 1e-6  # sums of periods are not exact
+
+
+class PolicyPlan:
+    """A policy with its processors as a function: request -> chunk.
+
+    prepare: makes the unprocessed batch of an observation.
+    """
+
+    def __init__(self, policy, preprocessor, postprocessor, prepare: Callable[[Any], dict], names=None):
+        self.policy, self.preprocessor, self.postprocessor = policy, preprocessor, postprocessor
+        self.prepare, self.names = prepare, names
+        self.budget = LatencyBudget()
+
+    def __call__(self, request: Request) -> Chunk:
+        config = self.policy.config
+        amp = torch.autocast(torch.device(config.device).type) if config.use_amp else nullcontext()
+        with torch.inference_mode(), amp:
+            with self.budget.measure("preprocess"):
+                batch = self.preprocessor(self.prepare(request.observation))
+            with self.budget.measure("model"):
+                planned = self.policy.predict_action_chunk(batch, **request.options())
+                if planned.is_cuda:
+                    torch.cuda.synchronize(planned.device)  # the time belongs here
+            with self.budget.measure("postprocess"):
+                actions = torch.stack([self.postprocessor(step).float().cpu() for step in planned.unbind(1)])
+        return Chunk(actions, planned, self.names)
+
+    def reset(self) -> None:
+        """A new episode."""
+        for part in (self.policy, self.preprocessor, self.postprocessor):
+            if hasattr(part, "reset"):
+                part.reset()
+
+
+class DelayedPlanner:
+    """Computes at once and hands over later, on a clock of its own: simulated latency.
+
+    clock: gives seconds. latency_s: how long a chunk takes by that clock; None: as long as it really took.
+    """
+
+    def __init__(self, plan: Callable[[Request], Chunk], clock: Callable[[], float], latency_s: float | None = 0.0):
+        self.plan, self.clock, self.latency_s = plan, clock, latency_s
+        self._chunk: Chunk | None = None
+        self._due = 0.0
+
+    def start(self, request: Request) -> None:
+        asked, start = self.clock(), time.perf_counter()
+        self._chunk = self.plan(request)
+        took = time.perf_counter() - start
+        self._due = asked + (took if self.latency_s is None else self.latency_s)
+
+    def result(self) -> Chunk | None:
+        if self._chunk is None or self.clock() < self._due - TINY_S:
+            return None
+        chunk, self._chunk = self._chunk, None
+        return chunk
+
+    def reset(self) -> None:
+        self._chunk = None
+        _reset(self.plan)
+
+
+class ThreadPlanner:
+    """Computes in a thread beside the control loop.
+
+    patience_s: how long `start` waits for a quick chunk, so that it is played in the same tick.
+    """
+
+    def __init__(self, plan: Callable[[Request], Chunk], patience_s: float = 0.0):
+        self.plan, self.patience_s = plan, patience_s
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="planner")
+        self._job: Future[Chunk] | None = None
+
+    def start(self, request: Request) -> None:
+        self._job = self._pool.submit(self.plan, request)
+        if self.patience_s:
+            wait([self._job], timeout=self.patience_s)
+
+    def result(self) -> Chunk | None:
+        if self._job is None or not self._job.done():
+            return None
+        job, self._job = self._job, None
+        return job.result()
+
+    def reset(self) -> None:
+        if self._job is not None:
+            wait([self._job])  # the policy is about to be reset
+            self._job = None
+        _reset(self.plan)
+
+    def close(self) -> None:
+        """End the thread after what it is computing."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _reset(plan) -> None:
+    if hasattr(plan, "reset"):
+        plan.reset()
+
+
+def check_player(mode: str, policy, flag: str) -> None:
+    """ValueError unless a policy's chunks can be played in a mode; `flag` is the one to change.
+
+    Raises for policies that read more than the present observation, or average the chunks of many.
+    """
+    config = policy.config
+    if config.n_obs_steps != 1 or not hasattr(config, "n_action_steps") or policy.name == "tdmpc":
+        raise ValueError(
+            f"{flag}={mode}: policy '{policy.name}' reads observations of every tick (n_obs_steps={config.n_obs_steps})"
+            f", which only {flag}=sync gives it."
+        )
+    if getattr(config, "temporal_ensemble_coeff", None) is not None:
+        raise ValueError(
+            f"{flag}={mode}: temporal ensembling plans at every tick; set --policy.temporal_ensemble_coeff=null and "
+            "--policy.n_action_steps, or leave the player at sync."
+        )
+    if mode == "rtc" and not policy.supports_rtc():
+        raise ValueError(
+            f"{flag}=rtc: policy '{policy.name}' cannot continue a chunk. SmolVLA and pi0 can; ACT and SmolVLA learn it "
+            f"with --policy.rtc_max_delay; else use {flag}=async."
+        )

@@ -1,0 +1,223 @@
+"""Every timing fault of a chunk player, on a clock that the test owns."""
+
+import pytest
+import torch
+
+from lerobot.common.player.chunk_player import Chunk, ChunkPlayer, DelayEstimate
+
+FPS = 30
+
+
+class Planner:
+    """Chunks of `length` whose action k is (tick of the observation + k, its chunk's number / 1000)."""
+
+    def __init__(self, length=40, names=None):
+        self.length, self.names, self.requests, self.answers = length, names, [], []
+
+    def start(self, request):
+        self.requests.append(request)
+
+    def result(self):
+        return self.answers.pop() if self.answers else None
+
+    def reset(self):
+        self.answers.clear()
+
+    def answer(self):
+        start = self.requests[-1].observation
+        steps = start + torch.arange(self.length, dtype=torch.float32)
+        actions = torch.stack([steps, torch.full_like(steps, len(self.requests) / 1000)], 1)
+        self.answers.append(Chunk(actions, actions[None], self.names))
+
+
+class Run:
+    """A player at 30 Hz whose planner answers after a given number of ticks."""
+
+    def __init__(self, mode, delays, length=40, n_action_steps=15, **kwargs):
+        self.planner = Planner(length)
+        self.player = ChunkPlayer(self.planner, mode, FPS, n_action_steps, **kwargs)
+        self.delays, self.tick, self.ready, self.now = list(delays), 0, None, 0.0
+
+    def step(self, period=1 / FPS):
+        if self.ready is not None and self.tick >= self.ready:
+            self.planner.answer()
+            self.ready = None
+        asked = len(self.planner.requests)
+        action = self.player.step(self.tick, self.now)
+        if len(self.planner.requests) > asked:
+            delay = self.delays.pop(0) if len(self.delays) > 1 else self.delays[0]
+            self.ready = self.tick + delay
+        self.tick += 1
+        self.now += period
+        return None if action is None else action[0].item()
+
+    def steps(self, count, **kwargs):
+        return [self.step(**kwargs) for _ in range(count)]
+
+
+def test_sync_holds_while_it_thinks_and_drops_nothing():
+    run = Run("sync", [6])
+    assert run.steps(6) == [None] * 6
+    # The chunk of tick 0 arrives at tick 6: nothing of it was played, so it begins at its first action.
+    assert run.steps(15) == list(range(15))
+    assert run.steps(6) == [14] * 6
+    assert run.step() == 21  # observed at tick 21, where the arm began to wait
+    assert run.player.held == 12
+
+
+def test_async_plays_on_and_starts_each_chunk_at_the_present_tick():
+    run = Run("async", [6])
+    run.steps(6)
+    # With no wait after the first chunk, the n-th action is that of tick n - 6 for the first chunk ...
+    first = run.steps(6)
+    assert first == list(range(6))
+    # ... and from the second chunk on that of the tick itself: six were consumed, six are dropped.
+    assert run.steps(60) == list(range(12, 72))
+    assert run.player.held == 6
+
+
+def test_async_executes_n_action_steps_of_each_chunk_at_a_steady_delay():
+    run = Run("async", [6])
+    run.steps(300)
+    asked = [request.observation for request in run.planner.requests][3:]
+    assert {b - a for a, b in zip(asked, asked[1:], strict=False)} == {15}
+
+
+def test_async_saves_the_thinking_time():
+    # 15 actions and 6 ticks of thinking per chunk: 15 / 21 of the time, at best 29 % less
+    actions = {mode: sum(a is not None for a in _distinct(Run(mode, [6]).steps(2100))) for mode in ("sync", "async")}
+    assert actions["sync"] == 1500 and actions["async"] > 2080
+
+
+def _distinct(actions):
+    return [a if a != b else None for a, b in zip(actions, [None, *actions], strict=False)]
+
+
+def test_a_late_chunk_is_waited_for_at_the_last_action_and_then_continued_there():
+    run = Run("async", [1, 1, 8, 1], length=12, n_action_steps=6)
+    run.steps(4)
+    actions = run.steps(30)
+    held = next(i for i in range(1, 30) if actions[i] == actions[i - 1])
+    resumed = next(i for i in range(held, 30) if actions[i] != actions[i - 1])
+    # Ticks in which the arm was held are not dropped from the late chunk: it goes on with the very next action.
+    assert resumed - held == 2 == run.player.held - 1 and actions[resumed] == actions[held] + 1
+
+
+def test_ticks_that_took_too_long_drop_only_what_was_played():
+    run = Run("async", [6])
+    run.steps(30)
+    actions = run.steps(60, period=3 / FPS)  # the loop runs at 10 Hz: thrice the time per action
+    assert all(b - a == 1 for a, b in zip(actions, actions[1:], strict=False))
+
+
+def test_a_clock_set_back_repeats_nothing_and_is_not_learnt():
+    run = Run("async", [6])
+    run.steps(40)
+    before = run.player.delay.ticks()
+    while run.player._pending is None:
+        run.step()
+    run.now -= 3600
+    actions = run.steps(60)
+    assert all(b - a == 1 for a, b in zip(actions, actions[1:], strict=False))
+    assert run.player.clock_jumps == 1 and run.player.delay.ticks() == before
+
+
+def test_a_clock_set_forward_skips_nothing_and_is_not_learnt():
+    run = Run("async", [6])
+    run.steps(40)
+    while run.player._pending is None:
+        run.step()
+    run.now += 3600
+    actions = run.steps(60)
+    assert all(b - a == 1 for a, b in zip(actions, actions[1:], strict=False))
+    assert run.player.delay.ticks() == 6
+
+
+def test_the_warm_up_is_not_part_of_the_estimate():
+    run = Run("async", [90, 3])
+    run.steps(200)
+    assert run.player.delay.ticks() == 3
+    assert DelayEstimate().ticks() is None
+
+
+def test_an_old_worst_case_is_forgotten():
+    estimate = DelayEstimate(warmup=0, window=3)
+    for ticks in (30, 2, 3, 2):
+        estimate.add(ticks)
+    assert estimate.ticks() == 3
+
+
+def test_a_chunk_that_is_wholly_in_the_past_is_not_played():
+    planner = Planner(length=7)
+    player = ChunkPlayer(planner, "async", FPS, 5)
+    for tick in range(2):
+        player.step(tick, tick / FPS)
+        planner.answer()
+    actions = [player.step(tick, tick / FPS)[0].item() for tick in range(2, 9)]
+    planner.length = 2  # a short one, of tick 6: both its actions' time has passed
+    planner.answer()
+    assert player.step(9, 9 / FPS)[0].item() == actions[-1] and player.stale == 1
+    assert planner.requests[-1].observation == 9
+
+
+def test_rtc_hands_over_exactly_the_unplayed_actions_and_no_padding():
+    run = Run("rtc", [6], length=20)
+    run.steps(80)
+    request = run.planner.requests[4]
+    left = request.prev_chunk_left_over
+    assert left.shape[1] < 20 and left[0, 0, 0] == request.observation  # the action of the tick that was observed
+    assert (left[0, :, 0].diff() == 1).all()
+    assert request.inference_delay == 6 and request.execution_horizon == 12
+
+
+def test_the_first_rtc_chunk_continues_nothing():
+    run = Run("rtc", [6])
+    run.step()
+    assert run.planner.requests[0].options() == {}
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "rtc"])
+def test_joints_are_in_the_players_order_in_every_mode(mode):
+    planner = Planner(names=("lift", "pan"))
+    player = ChunkPlayer(planner, mode, FPS, 15, names=("pan", "lift"))
+    player.step(0, 0.0)
+    planner.answer()
+    assert player.step(1, 1 / FPS).tolist() == pytest.approx([0.001, 0.0])
+
+
+@pytest.mark.parametrize("names", [("pan", "elbow"), ("pan", "lift", "elbow")])
+def test_other_joints_are_refused(names):
+    planner = Planner(names=names)
+    player = ChunkPlayer(planner, "sync", FPS, 15, names=("pan", "lift"))
+    player.step(0, 0.0)
+    planner.answer()
+    with pytest.raises(ValueError, match="trained on this robot"):
+        player.step(1, 1 / FPS)
+
+
+def test_nothing_of_an_episode_survives_its_end():
+    run = Run("async", [2])
+    run.steps(20)
+    run.planner.answer()
+    run.player.reset()
+    assert run.player.step(1000, 0.0) is None and run.player.remaining == 0
+    assert run.player.delay.ticks() == 2
+
+
+def test_seams_are_measured_against_what_would_have_been_sent():
+    run = Run("async", [6])
+    run.steps(100)
+    report = run.player.report()
+    # All chunks agree about the ticks from the second one on; the first seam is the six ticks of the initial wait.
+    assert report["seams"] > 3 and report["seam_jump_max"] == 6.0 and report["seam_jump"] < 2.0
+
+
+def test_observations_are_asked_for_whenever_one_is_read():
+    for mode, delay in (("sync", 6), ("async", 6), ("async", 0), ("rtc", 3)):
+        run = Run(mode, [delay])
+        for _ in range(200):
+            expected, asked = run.player.needs_observation(), len(run.planner.requests)
+            run.step()
+            assert expected or len(run.planner.requests) == asked
+        if mode == "sync":
+            assert not expected
