@@ -132,6 +132,6 @@ def check_player(mode: str, policy, flag: str) -> None:
         )
     if mode == "rtc" and not policy.supports_rtc():
         raise ValueError(
-            f"{flag}=rtc: policy '{policy.name}' cannot continue a chunk. SmolVLA and pi0 can; ACT and SmolVLA learn it "
-            f"with --policy.rtc_max_delay; else use {flag}=async."
+            f"{flag}=rtc: policy '{policy.name}' cannot continue a chunk. SmolVLA and pi0 can; ACT can if it was "
+            f"trained with --policy.rtc_training_max_delay; else use {flag}=async."
         )
