@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ class OpenLoopReport:
     """Predicted and recorded chunks of N frames, T steps ahead, in the units of the recording.
 
     `valid` is false for steps after the end of the episode; they take no part in any error. `state` is the
-    measured state of each frame where it has the width of the action, else None. `str()` gives a table for
-    the terminal.
+    measured state of each frame where it has the width of the action, else None. `probed` has what was predicted
+    with each of the probes instead (N, T, A). `str()` gives a table for the terminal.
     """
 
     episode_index: np.ndarray  # (N,)
@@ -34,6 +34,7 @@ class OpenLoopReport:
     valid: np.ndarray  # (N, T)
     joints: list[str]
     state: np.ndarray | None = None  # (N, A)
+    probed: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def absolute_error(self) -> np.ndarray:
@@ -131,13 +132,15 @@ def open_loop_error(
     every: int = 15,
     batch_size: int = 32,
     seed: int = 0,
+    probes: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
 ) -> OpenLoopReport:
     """Predict a chunk at every `every`-th frame of recorded episodes and compare it with what was recorded.
 
     `dataset` is a LeRobotDataset with the time windows that the policy trains with; `episodes` (None: all)
     selects among the loaded ones. The policy sees the frame and nothing of its own past. `seed` fixes the
-    noise of policies that draw some. Raises ValueError if the dataset has no action window or none of the
-    episodes.
+    noise of policies that draw some. Each of `probes` changes a batch of frames as the dataset gives it
+    (uint8 pictures, state and sentences), and the policy predicts that, too, with the same noise. Raises
+    ValueError if the dataset has no action window or none of the episodes.
     """
     rows = _frame_rows(dataset, episodes, every)
     device = torch.device(policy.config.device)
@@ -145,9 +148,13 @@ def open_loop_error(
     parts: dict[str, list[Tensor]] = {}
     policy.eval()
     policy.reset()
+
+    def predict(number: int, batch: dict[str, Any]) -> Tensor:
+        torch.manual_seed(seed + number)
+        return _in_recorded_units(policy.predict_action_chunk(preprocessor(images_to_float(batch))), postprocessor)
+
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        for batch in DataLoader(dataset, batch_size, sampler=rows, collate_fn=collate):
+        for number, batch in enumerate(DataLoader(dataset, batch_size, sampler=rows, collate_fn=collate)):
             if ACTION_IS_PAD not in batch:
                 raise ValueError(
                     f"The dataset gives one action per frame; pass delta_timestamps with '{ACTION}' for the "
@@ -156,9 +163,7 @@ def open_loop_error(
             # A policy may also learn actions before the frame; its predictions start at the frame.
             now = deltas.index(0)
             recorded, is_pad = batch[ACTION][:, now:], batch[ACTION_IS_PAD][:, now:]
-            predicted = _in_recorded_units(
-                policy.predict_action_chunk(preprocessor(images_to_float(batch))), postprocessor
-            )
+            predicted = predict(number, batch)
             length = min(predicted.shape[1], recorded.shape[1])
             piece = {
                 "episode_index": batch["episode_index"].flatten(),
@@ -171,10 +176,13 @@ def open_loop_error(
                 state = batch[OBS_STATE]
                 seen = policy.config.observation_delta_indices or [0]
                 piece["state"] = state if state.ndim == 2 else state[:, seen.index(0)]
+            for name, change in (probes or {}).items():
+                piece[f"probe {name}"] = predict(number, change(batch))[:, :length]
             for key, value in piece.items():
                 parts.setdefault(key, []).append(value.cpu())
     arrays = {key: torch.cat(values).numpy() for key, values in parts.items()}
-    return OpenLoopReport(joints=joint_names(dataset.features[ACTION]), **arrays)
+    probed = {name: arrays.pop(f"probe {name}") for name in probes or {}}
+    return OpenLoopReport(joints=joint_names(dataset.features[ACTION]), probed=probed, **arrays)
 
 
 def _frame_rows(dataset, episodes: Sequence[int] | None, every: int) -> list[int]:

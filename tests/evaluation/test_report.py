@@ -1,0 +1,119 @@
+"""`report.py`: one page for one or several checkpoints."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.datasets.utils import dataset_to_policy_features
+from lerobot.common.evaluation.report_card import run_name
+from lerobot.common.evaluation.svg import Line, line_chart, ticks
+from lerobot.common.policies.factory import (
+    get_policy_class,
+    make_policy_config,
+    make_pre_post_processors,
+    set_features,
+)
+from lerobot.scripts import report as script
+from tests.evaluation.test_predict_script import SIZES, record
+
+JOINTS = ["pan", "gripper"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("data") / "recorded", JOINTS, ["front", "side"])
+
+
+def save_act(folder, root, blind=False):
+    """A small random ACT; `blind`: its pictures are multiplied with zero on their way in."""
+    dataset = LeRobotDataset(root=root)
+    options = {"n_action_steps": 4, "pretrained_backbone_weights": None, "device": "cpu"}
+    config = make_policy_config("act", **SIZES, **options)
+    set_features(config, dataset_to_policy_features(dataset.features))
+    torch.manual_seed(0)
+    policy = get_policy_class("act")(config)
+    if blind:
+        policy.model.encoder_img_feat_input_proj.weight.data.zero_()
+    for part in (policy, *make_pre_post_processors(config, dataset_stats=dataset.meta.stats)):
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory, root):
+    folder = tmp_path_factory.mktemp("runs")
+    return [save_act(folder / name / "pretrained_model", root, name == "blind") for name in ("seeing", "blind")]
+
+
+@pytest.fixture(scope="module")
+def written(checkpoints, root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    paths = [f"--policy.path={checkpoints[0]}", str(checkpoints[1])]
+    script.report(script.parse([*paths, f"--dataset.root={root}", f"--output_dir={folder}"]))
+    return folder
+
+
+def test_the_page_stands_alone(written):
+    page = (written / "report.html").read_text()
+    assert len(page) < 5e6
+    assert "<script" not in page and not re.search(r'(src|href)="(?!data:)', page) and "url(" not in page
+    assert "seeing" in page and "blind" in page and page.count("data:image/jpeg") >= 4
+    assert "nan" not in re.sub(r"base64,[^\"]+", "", page).lower().replace("finance", "")
+
+
+def test_the_probes_tell_a_policy_that_does_not_see_from_one_that_does(written):
+    cards = json.loads((written / "report.json").read_text())
+    seeing, blind = (cards[name]["probes"] for name in ("seeing", "blind"))
+    for camera in ("observation.images.front", "observation.images.side"):
+        assert blind[camera]["change"] < 1e-6 < seeing[camera]["change"]
+    messages = [finding["message"] for finding in cards["blind"]["findings"]]
+    assert any(message.startswith("Ignores the front camera") for message in messages)
+    assert any(message.startswith("Reads no instruction") for message in messages)
+    assert cards["blind"]["trained_on_these_episodes"] is None
+
+
+def test_the_last_episodes_are_looked_at_unless_others_are_named(root, checkpoints, tmp_path):
+    arguments = [f"--policy.path={checkpoints[0]}", f"--dataset.root={root}", f"--output_dir={tmp_path}"]
+    (card,) = script.report(script.parse(arguments))
+    assert set(card.report.episode_index) == {1} and card.every == 4
+    (card,) = script.report(script.parse([*arguments, "--dataset.episodes=[0]"]))
+    assert set(card.report.episode_index) == {0}
+    with pytest.raises(ValueError, match=r"\[7\]"):
+        script.report(script.parse([*arguments, "--dataset.episodes=[7]"]))
+
+
+def test_a_checkpoint_for_other_features_is_one_message(root, checkpoints, tmp_path):
+    other = record(tmp_path / "other", JOINTS, ["front"])
+    flags = [f"--policy.path={checkpoints[0]}", f"--dataset.root={other}", f"--output_dir={tmp_path / 'out'}"]
+    done = subprocess.run([sys.executable, script.__file__, *flags], capture_output=True, text=True)
+    assert done.returncode == 1 and "'observation.images.side' is missing" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_an_empty_dataset_is_one_message(checkpoints, tmp_path):
+    vector = {"dtype": "float32", "shape": (2,), "names": JOINTS}
+    LeRobotDataset.create(None, 10, tmp_path / "empty", features={"observation.state": vector, "action": vector})
+    arguments = [f"--policy.path={checkpoints[0]}", f"--dataset.root={tmp_path / 'empty'}"]
+    with pytest.raises(ValueError, match="no episodes"):
+        script.report(script.parse(arguments))
+
+
+def test_runs_are_called_by_their_folder():
+    assert run_name("outputs/train/pick/checkpoints/last/pretrained_model") == "pick"
+    assert run_name("outputs/train/pick/checkpoints/002000/pretrained_model") == "pick 002000"
+    assert run_name("lerobot/smolvla_base") == "smolvla_base"
+    names = script.unique_names(["a/x/pretrained_model", "b/x/pretrained_model", "b/y"])
+    assert names == ["x (1)", "x (2)", "y"]
+
+
+def test_charts_have_round_ticks_and_gaps():
+    assert ticks(0.0, 9.7) == [0, 2, 4, 6, 8, 10]
+    assert ticks(3.0, 3.0)[0] <= 3.0 <= ticks(3.0, 3.0)[-1]
+    chart = line_chart([Line(np.arange(5.0), np.array([1, 2, np.nan, 3, 4]), "p0", "a < b")], "x")
+    assert re.search(r'd="M[^"]*M', chart) and "a &lt; b" in chart and "nan" not in chart
