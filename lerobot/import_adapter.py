@@ -75,6 +75,11 @@ NAMES = {
         "lerobot.common.policies.robot_frames": "make_robot_action prepare_observation_for_inference",
         "lerobot.common.processor": "SmolVLANewLineProcessor",
     },
+    "lerobot.common.policies.rtc": {
+        "lerobot.common.policies.rtc.action_queue": "ActionQueue",
+        "lerobot.common.policies.rtc.configuration_rtc": "RTCConfig RTCAttentionSchedule",
+        "lerobot.common.policies.rtc.modeling_rtc": "RTCProcessor",
+    },
     "lerobot.common.policies.utils": {
         "lerobot.common.policies.robot_frames": (
             "prepare_observation_for_inference build_inference_frame make_robot_action "
@@ -126,7 +131,9 @@ NAMES = {
     "lerobot.configs": {
         "lerobot.configs.default": "DatasetConfig EvalConfig PeftConfig WandBConfig",
         "lerobot.configs.policies": "PreTrainedConfig",
-        "lerobot.configs.types": "FeatureType NormalizationMode PipelineFeatureType PolicyFeature",
+        "lerobot.configs.types": (
+            "FeatureType NormalizationMode PipelineFeatureType PolicyFeature RTCAttentionSchedule"
+        ),
     },
     "lerobot.common.optim": {
         "lerobot.common.optim.optimizers": (

@@ -33,6 +33,15 @@ class NormalizationMode(str, Enum):
     QUANTILE10 = "QUANTILE10"
 
 
+class RTCAttentionSchedule(str, Enum):
+    """How the pull of the old chunk fades along the new one, in real-time chunking."""
+
+    ZEROS = "ZEROS"
+    ONES = "ONES"
+    LINEAR = "LINEAR"
+    EXP = "EXP"
+
+
 class DictLike(Protocol):
     """Anything that is indexed by key."""
 

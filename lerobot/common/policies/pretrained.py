@@ -76,6 +76,10 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
     def select_action(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
         """Return the next action `(B, A)`, planning a new chunk when the queue is empty."""
 
+    def supports_rtc(self) -> bool:
+        """Whether `predict_action_chunk` takes `prev_chunk_left_over`, to continue a chunk that is being played."""
+        return False
+
     def frozen_feature_modes(self) -> tuple[str, ...]:
         """What is a constant of each frame under the freezing flags, most of it first: of "prefix" and "vision".
 

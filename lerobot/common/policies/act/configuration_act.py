@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from lerobot.common.constants import ACTION, OBS_ENV_STATE
 from lerobot.common.optim.optimizers import AdamWConfig
 from lerobot.common.policies.common.resnet import MAX_LAYERS, NORMS
+from lerobot.common.policies.rtc.configuration_rtc import check_max_delay
 from lerobot.configs.policies import PreTrainedConfig, extra
 from lerobot.configs.types import FeatureType, NormalizationMode
 
@@ -67,6 +68,9 @@ class ACTConfig(PreTrainedConfig):
     optimizer_weight_decay: float = 1e-4
     optimizer_lr_backbone: float = 1e-5
 
+    # actions at the start of a chunk that training gives, at most (0: none), so that a chunk can continue another
+    rtc_training_max_delay: int = extra(0)
+
     # A backbone that a CPU can train from random weights
     backbone_width: int = extra(64)  # planes of layer1, doubled in each next layer; 64 is the published net
     backbone_layers: int = extra(MAX_LAYERS)  # layers kept: after 2 the map has 1/8 of the picture's size, 3: 1/16
@@ -76,6 +80,7 @@ class ACTConfig(PreTrainedConfig):
         super().__post_init__()
         self._check_vision_backbone()
         self.check_steps()
+        check_max_delay(self.rtc_training_max_delay, self.chunk_size)
         if self.n_obs_steps != 1:
             raise ValueError(f"n_obs_steps={self.n_obs_steps}: ACT takes one observation, set n_obs_steps=1.")
         if self.dim_model % self.n_heads or self.dim_model % 4:

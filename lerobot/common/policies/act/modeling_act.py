@@ -23,6 +23,7 @@ from lerobot.common.policies.common.resnet import ResNet
 from lerobot.common.policies.common.resnet_weights import load_resnet_weights
 from lerobot.common.policies.common.temporal_ensemble import TemporalEnsembler as ACTTemporalEnsembler
 from lerobot.common.policies.pretrained import PreTrainedPolicy
+from lerobot.common.policies.rtc.modeling_rtc import known_prefix, sample_delays
 from lerobot.common.policies.utils import eval_mode
 
 BACKBONE_PREFIX = "model.backbone"
@@ -80,17 +81,43 @@ class ACTPolicy(PreTrainedPolicy):
             self._action_queue.extend(self.predict_action_chunk(batch))
         return self._action_queue.pop()
 
+    def supports_rtc(self) -> bool:
+        return self.config.rtc_training_max_delay > 0
+
     @torch.no_grad()
-    def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
-        """Chunk (B, C, A), normalized, of the mean style (latent 0); queue and ensemble stay as they are."""
+    def predict_action_chunk(
+        self,
+        batch: dict[str, Tensor],
+        inference_delay: int | None = None,
+        prev_chunk_left_over: Tensor | None = None,
+        **kwargs,
+    ) -> Tensor:
+        """Chunk (B, C, A), normalized, of the mean style (latent 0); queue and ensemble stay as they are.
+
+        With `rtc_training_max_delay` it begins with the first `inference_delay` of `prev_chunk_left_over` (B, N, A).
+        """
+        prefix = known_prefix(prev_chunk_left_over, inference_delay, self.config.rtc_training_max_delay)
         with eval_mode(self):
-            return self.model(batch)[0]
+            if prefix is None:
+                return self.model(batch)[0]
+            known, missing = prefix.shape[1], self.config.chunk_size - prefix.shape[1]
+            given = (torch.arange(self.config.chunk_size, device=prefix.device) < known)[None]
+            actions = self.model(batch, F.pad(prefix, (0, 0, 0, missing)), given)[0]
+            return torch.cat([prefix.to(actions).expand(len(actions), -1, -1), actions[:, known:]], 1)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """L1 over the valid steps of the chunk, plus kl_weight * KL of the latent while training."""
-        predicted, (mean, log_variance) = self.model(batch)
-        is_pad = batch.get(ACTION_IS_PAD)
-        error = F.l1_loss(predicted, zero_padding(batch[ACTION], is_pad), reduction="none")
+        """L1 over the valid steps of the chunk, plus kl_weight * KL of the latent while training.
+
+        With `rtc_training_max_delay`, training gives the first actions of each sample; they are no part of the loss.
+        """
+        is_pad, given = batch.get(ACTION_IS_PAD), None
+        actions = zero_padding(batch[ACTION], is_pad)
+        if self.training and self.config.rtc_training_max_delay:
+            given = sample_delays(len(actions), self.config.rtc_training_max_delay, actions.shape[1], actions.device)
+        predicted, (mean, log_variance) = self.model(batch, actions, given)
+        if given is not None:
+            is_pad = given if is_pad is None else is_pad | given
+        error = F.l1_loss(predicted, actions, reduction="none")
         loss = l1 = masked_mean(error, is_pad, over_padding=self.config.loss_over_padding)
         info = {"l1_loss": l1.detach()}
         if mean is not None:
@@ -128,6 +155,8 @@ class ACT(nn.Module):
             self._build_image_positions(width)
         self.encoder_1d_feature_pos_embed = nn.Embedding(1 + bool(state) + bool(env), width)
         self.decoder_pos_embed = nn.Embedding(config.chunk_size, width)
+        if config.rtc_training_max_delay:
+            self.decoder_prefix_proj = nn.Linear(action, width)
         self.action_head = nn.Linear(width, action)
         self._initialize()
 
@@ -163,8 +192,13 @@ class ACT(nn.Module):
             if p.dim() > 1:
                 nn.init.xavier_uniform_(p)
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
-        """Actions (B, C, A); mean and log variance (B, L) of the latent, None outside training."""
+    def forward(
+        self, batch: dict[str, Tensor], actions: Tensor | None = None, given: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+        """Actions (B, C, A); mean and log variance (B, L) of the latent, None outside training.
+
+        Where `given`, bool (B, C), is true, `actions` (B, C, A) are known.
+        """
         batch = self._current_frame(batch)
         mean = log_variance = None
         if self.config.use_vae and self.training:
@@ -177,6 +211,9 @@ class ACT(nn.Module):
         memory = self.encoder(tokens, positions)
         queries = self.decoder_pos_embed.weight[:, None]
         start = queries.new_zeros(self.config.chunk_size, tokens.shape[1], self.config.dim_model)
+        if given is not None:
+            known = self.decoder_prefix_proj(actions) * given[..., None]
+            start = start + known.transpose(0, 1)
         decoded = self.decoder(start, memory, positions, queries)
         return self.action_head(decoded.transpose(0, 1)), (mean, log_variance)
 

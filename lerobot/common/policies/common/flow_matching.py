@@ -32,8 +32,8 @@ def sample_time(
 
 
 def noisy_actions(actions: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """Point on the path `(B, T, D)` at `time` `(B,)`, and the velocity there, the regression target."""
-    t = time[:, None, None]
+    """Point on the path `(B, T, D)` at `time` `(B,)` or `(B, T)`, and the velocity there, the regression target."""
+    t = time[:, None, None] if time.ndim == 1 else time[..., None]
     return t * noise + (1 - t) * actions, noise - actions
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from lerobot.common.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot.common.optim.optimizers import AdamWConfig
 from lerobot.common.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
+from lerobot.common.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.configs.policies import PreTrainedConfig, extra
 from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
 
@@ -66,7 +67,7 @@ class PI0Config(PreTrainedConfig):
     min_period: float = 4e-3  # of the sine waves that encode the denoising time
     max_period: float = 4.0
 
-    rtc_config: dict | None = None  # kept for compatibility; without a previous chunk it changes nothing
+    rtc_config: RTCConfig | None = None  # real-time chunking: how a chunk continues the one before
 
     image_resolution: tuple[int, int] | None = (224, 224)  # (height, width); empty: pictures have the right size
     empty_cameras: int = 0  # declared inputs of cameras that do not exist

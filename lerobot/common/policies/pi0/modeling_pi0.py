@@ -36,6 +36,7 @@ from lerobot.common.policies.pi0.configuration_pi0 import PI0Config
 from lerobot.common.policies.pi0.paligemma_with_expert import KeysValues, PaliGemmaWithExpert
 from lerobot.common.policies.pi0.tokenizer_source import save_tokenizer
 from lerobot.common.policies.pretrained import PreTrainedPolicy
+from lerobot.common.policies.rtc.modeling_rtc import Continuation, assert_no_rtc
 from lerobot.common.processor import images_to_float
 
 # Names in older weights files -> names here; the first that fits counts.
@@ -138,11 +139,28 @@ class PI0Policy(PreTrainedPolicy):
         return loss, {"loss": loss.detach()}
 
     @torch.no_grad()
-    def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None, **_kwargs) -> Tensor:
-        """Return the whole normalized chunk `(B, chunk_size, A)`; noise `(B, chunk_size, max_action_dim)`."""
+    def predict_action_chunk(
+        self,
+        batch: dict[str, Tensor],
+        noise: Tensor | None = None,
+        inference_delay: int | None = None,
+        prev_chunk_left_over: Tensor | None = None,
+        execution_horizon: int | None = None,
+        **_kwargs,
+    ) -> Tensor:
+        """Return the whole normalized chunk `(B, chunk_size, A)`; noise `(B, chunk_size, max_action_dim)`.
+
+        prev_chunk_left_over `(B, N, A)`: unplayed actions that guide the chunk as `config.rtc_config` says;
+        `inference_delay` of them will have been played.
+        """
         self.eval()
-        actions = self.model.sample_actions(self.encode(batch), noise)
+        old = prev_chunk_left_over
+        continued = Continuation(self.config.rtc_config, old, inference_delay, execution_horizon)
+        actions = self.model.sample_actions(self.encode(batch), noise, continued.steer)
         return actions[..., : self.config.action_feature.shape[0]]
+
+    def supports_rtc(self) -> bool:
+        return True
 
     def needs_observation(self) -> bool:
         """Whether the next `select_action` looks at its batch: not while planned actions are queued."""
@@ -151,6 +169,7 @@ class PI0Policy(PreTrainedPolicy):
     @torch.no_grad()
     def select_action(self, batch: dict[str, Tensor], noise: Tensor | None = None, **kwargs) -> Tensor:
         """Return the next action `(B, A)`; observations count only when the queue is empty."""
+        assert_no_rtc(self.config.rtc_config)
         if self._queue.is_empty:
             self._queue.extend(self.predict_action_chunk(batch, noise, **kwargs))
         return self._queue.pop()
@@ -306,12 +325,19 @@ class PI0FlowMatching(nn.Module):
         velocity = self.velocity(x_t, time, context.repeat(c.draws_per_sample))
         return F.mse_loss(velocity, target, reduction="none")
 
-    def sample_actions(self, context: Context, noise: Tensor | None = None) -> Tensor:
-        """Denoise a chunk `(B, chunk_size, max_action_dim)`; noise, of that shape, is drawn if absent."""
+    def sample_actions(self, context: Context, noise: Tensor | None = None, steer=None) -> Tensor:
+        """Denoise a chunk `(B, chunk_size, max_action_dim)`; noise, of that shape, is drawn if absent.
+
+        steer: makes another velocity of this one.
+        """
         shape = (len(context.state), self.config.chunk_size, self.config.max_action_dim)
         noise = sample_noise(shape, context.state.device) if noise is None else noise
         steps, legacy = self.config.num_inference_steps, self.config.legacy_rounding
-        return integrate(lambda x, t: self.velocity(x, t, context), noise, steps, summed_times=legacy)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            return self.velocity(x, t, context)
+
+        return integrate(steer(velocity) if steer else velocity, noise, steps, summed_times=legacy)
 
     def embed_images(self, images: list[Tensor]) -> list[Tensor]:
         """Features `(B, N, vision width)` of pictures `(B, 3, H, W)`; cameras of one size are encoded together."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from lerobot.common.constants import OBS_IMAGES
 from lerobot.common.optim.optimizers import AdamWConfig
 from lerobot.common.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
+from lerobot.common.policies.rtc.configuration_rtc import RTCConfig, check_max_delay
 from lerobot.configs.policies import PreTrainedConfig, extra
 from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
 
@@ -79,13 +80,15 @@ class SmolVLAConfig(PreTrainedConfig):
     min_period: float = 4e-3  # of the sine waves that encode the denoising time
     max_period: float = 4.0
 
-    rtc_config: dict | None = None  # kept for compatibility; without a previous chunk it changes nothing
+    rtc_config: RTCConfig | None = None  # real-time chunking: how a chunk continues the one before
     compile_model: bool = False  # torch.compile training and sampling
     compile_mode: str = "max-autotune"
 
     vlm_config: dict = extra({})  # overrides of the vision-language model's configuration, nested as there
     # (noise, time) draws per sample and step; pictures, which cost more than the expert, are encoded once.
     draws_per_sample: int = extra(1)
+    # actions at the start of a chunk that training gives, at most (0: none), so that a chunk can continue another
+    rtc_training_max_delay: int = extra(0)
     training_tasks: list[str] = extra([])  # sentences seen in training, filled from the dataset; others warn
     optimizer_lr_vision: float | None = extra(None)  # learning rate of the vision tower; empty: optimizer_lr
 
@@ -96,6 +99,7 @@ class SmolVLAConfig(PreTrainedConfig):
                 "The chunk size is the upper bound of action steps per model call: "
                 f"--policy.n_action_steps={self.n_action_steps}, --policy.chunk_size={self.chunk_size}."
             )
+        check_max_delay(self.rtc_training_max_delay, self.chunk_size)
         if self.use_delta_joint_actions_aloha:
             raise NotImplementedError(
                 "--policy.use_delta_joint_actions_aloha=true is used for real Aloha models and not available."

@@ -37,6 +37,7 @@ from lerobot.common.policies.common.flow_matching import (
 )
 from lerobot.common.policies.common.losses import masked_mean
 from lerobot.common.policies.pretrained import PreTrainedPolicy
+from lerobot.common.policies.rtc.modeling_rtc import Continuation, assert_no_rtc, sample_delays
 from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.common.policies.smolvla.smolvlm import SmolVLMConfig, in_dtype_of
 from lerobot.common.policies.smolvla.smolvlm_with_expert import KeysValues, SmolVLMWithExpertModel, freeze
@@ -162,7 +163,8 @@ class SmolVLAPolicy(PreTrainedPolicy):
         """
         actions = self.prepare_action(batch)
         observation = self.prepare_observation(batch)
-        losses = self.model.forward(*observation, actions, noise, time, self.prepare_context(batch))
+        given = self._sample_given(actions)
+        losses = self.model.forward(*observation, actions, noise, time, self.prepare_context(batch), given)
         width, is_pad = batch[ACTION].shape[-1], batch.get(ACTION_IS_PAD)
         over = self.config.loss_over_padding
         if over:  # LeRobot 0.4.4 looks for a key that no dataset has, and never cuts the padded dimensions
@@ -170,17 +172,47 @@ class SmolVLAPolicy(PreTrainedPolicy):
         reduce = partial(masked_mean, width=width, over_padding=over)
         is_pad = torch.zeros_like(actions[..., 0], dtype=torch.bool) if is_pad is None else is_pad
         is_pad = is_pad.repeat(self.config.draws_per_sample, 1)
+        is_pad = is_pad if given is None else is_pad | given
         if reduction == "none":
             loss = torch.vmap(reduce)(losses, is_pad).view(-1, len(actions)).mean(0)
         else:
             loss = reduce(losses, is_pad)
         return loss, {"loss": loss.detach().mean()}
 
+    def _sample_given(self, actions: Tensor) -> Tensor | None:
+        """Which actions of each draw are given rather than predicted, bool `(K * B, C)`; None without that training."""
+        longest = self.config.rtc_training_max_delay
+        if not (longest and self.training):
+            return None
+        return sample_delays(self.config.draws_per_sample * len(actions), longest, actions.shape[1], actions.device)
+
+    def supports_rtc(self) -> bool:
+        return True
+
     @torch.no_grad()
-    def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None, **_kwargs) -> Tensor:
-        """Return the whole normalized chunk `(B, chunk_size, A)`; noise `(B, chunk_size, max_action_dim)`."""
+    def predict_action_chunk(
+        self,
+        batch: dict[str, Tensor],
+        noise: Tensor | None = None,
+        inference_delay: int | None = None,
+        prev_chunk_left_over: Tensor | None = None,
+        execution_horizon: int | None = None,
+        **_kwargs,
+    ) -> Tensor:
+        """Return the whole normalized chunk `(B, chunk_size, A)`; noise `(B, chunk_size, max_action_dim)`.
+
+        prev_chunk_left_over `(B, N, A)`: unplayed actions that the chunk continues, of which `inference_delay` will
+        have been played. They are the chunk's beginning with `rtc_training_max_delay`, else they guide it as
+        `config.rtc_config` says.
+        """
         self.eval()
-        actions = self.model.sample_actions(*self.prepare_observation(batch), noise=noise)
+        observation, old = self.prepare_observation(batch), prev_chunk_left_over
+        if old is not None and self.config.adapt_to_pi_aloha:
+            old = aloha.encode_actions_inv(old)
+        old = None if old is None else pad_vector(old, self.config.max_action_dim)
+        longest = self.config.rtc_training_max_delay
+        continued = Continuation(self.config.rtc_config, old, inference_delay, execution_horizon, longest)
+        actions = continued.finish(self.model.sample_actions(*observation, noise=noise, steer=continued.steer))
         actions = actions[..., : self.config.action_feature.shape[0]]
         return aloha.encode_actions(actions) if self.config.adapt_to_pi_aloha else actions
 
@@ -191,6 +223,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
     @torch.no_grad()
     def select_action(self, batch: dict[str, Tensor], noise: Tensor | None = None, **kwargs) -> Tensor:
         """Return the next action `(B, A)`; observations count only when the queue is empty."""
+        assert_no_rtc(self.config.rtc_config)
         if self._queue.is_empty:
             self._queue.extend(self.predict_action_chunk(batch, noise, **kwargs))
         return self._queue.pop()
@@ -383,32 +416,37 @@ class VLAFlowMatching(nn.Module):
                 layer.reset_parameters()
 
     def forward(
-        self, images, image_masks, tokens, token_masks, state, actions, noise=None, time=None, context=None
+        self, images, image_masks, tokens, token_masks, state, actions, noise=None, time=None, context=None, given=None
     ) -> Tensor:
         """Squared error of the velocity, `(K * B, C, max_action_dim)` for K draws per sample.
 
         Arguments as for `sample_actions`; actions `(B, C, max_action_dim)`, noise like the result,
-        time `(K * B,)`.
+        time `(K * B,)`; given: bool `(K * B, C)`, actions that the model sees without noise.
         """
         draws = self.config.draws_per_sample
         actions = actions.repeat(draws, 1, 1)
         noise = sample_noise(actions.shape, actions.device) if noise is None else noise
         time = sample_time(actions.shape[0], actions.device) if time is None else time
+        time = time if given is None else time[:, None].masked_fill(given, 0.0)
         x_t, target = noisy_actions(actions, noise, time)
         prefix = self.encode_prefix(images, image_masks, tokens, token_masks, state, context)
         return F.mse_loss(self.velocity(x_t, time, prefix.repeat(draws)), target, reduction="none")
 
-    def sample_actions(self, images, image_masks, tokens, token_masks, state, noise=None) -> Tensor:
+    def sample_actions(self, images, image_masks, tokens, token_masks, state, noise=None, steer=None) -> Tensor:
         """Denoise a chunk `(B, C, max_action_dim)`.
 
         images: per camera `(B, 3, H, W)` in [-1, 1], or None where it is absent; image_masks: per camera bool
         `(B,)`. tokens `(B, L)`, token_masks bool `(B, L)`; state `(B, max_state_dim)`; noise like the result,
-        drawn if absent.
+        drawn if absent. steer: makes another velocity of this one.
         """
         shape = (state.shape[0], self.config.chunk_size, self.config.max_action_dim)
         noise = sample_noise(shape, state.device) if noise is None else noise
         prefix = self.encode_prefix(images, image_masks, tokens, token_masks, state)
-        return integrate(lambda x, t: self.velocity(x, t, prefix), noise, self.config.num_steps)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            return self.velocity(x, t, prefix)
+
+        return integrate(steer(velocity) if steer else velocity, noise, self.config.num_steps)
 
     def encode_prefix(self, images, image_masks, tokens, token_masks, state, context: Context | None = None) -> Prefix:
         """Run pictures, task and state through the vision-language model, once per observation.
@@ -504,7 +542,7 @@ class VLAFlowMatching(nn.Module):
         return make_att_2d_masks(pad, starts), pad.cumsum(dim=1) - 1
 
     def velocity(self, x_t: Tensor, time: Tensor, prefix: Prefix) -> Tensor:
-        """Predicted noise minus actions `(B, C, max_action_dim)` at x_t (same shape) and time `(B,)`."""
+        """Predicted noise minus actions `(B, C, max_action_dim)` at x_t (same shape) and time `(B,)` or `(B, C)`."""
         suffix = self.embed_suffix(x_t, time)
         hidden = self.vlm_with_expert.expert_hidden(suffix, prefix.context, prefix.positions, prefix.bias)
         return self.action_out_proj(hidden.float())
@@ -513,6 +551,6 @@ class VLAFlowMatching(nn.Module):
         """Action tokens `(B, C, expert width)`: noisy actions and time through a small MLP."""
         action = self.action_in_proj(x_t)
         period = self.config.min_period, self.config.max_period
-        when = create_sinusoidal_pos_embedding(time, action.shape[-1], *period).to(action.dtype)
-        both = torch.cat([action, when[:, None].expand_as(action)], dim=2)
+        when = create_sinusoidal_pos_embedding(time.flatten(), action.shape[-1], *period).to(action.dtype)
+        both = torch.cat([action, when.view(len(action), -1, action.shape[-1]).expand_as(action)], dim=2)
         return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(both)))

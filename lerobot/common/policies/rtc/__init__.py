@@ -1,0 +1,1 @@
+"""Real-time chunking: a new chunk continues the one that is being played."""
