@@ -28,7 +28,8 @@ from lerobot.scripts.train import train
 from .golden import read_case
 from .regression_table import ROWS, overfit_config, tiny_config
 
-REGISTERED = sorted(PreTrainedConfig.get_known_choices())
+# Of this package: other tests register stand-ins.
+REGISTERED = sorted(k for k, v in PreTrainedConfig.get_known_choices().items() if v.__module__.startswith("lerobot."))
 POLICIES = [name for name in REGISTERED if name in ROWS]
 LAST_FRAMES = [0, 3, 11, 12, 23]  # the last steps of some of these chunks lie beyond the end of their episode
 

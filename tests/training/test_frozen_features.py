@@ -89,11 +89,15 @@ def test_losses_are_those_of_no_store(config, mode, monkeypatch):
 def test_nothing_is_decoded_or_computed_while_training(config, monkeypatch):
     losses(config("prefix", "fill"))
     monkeypatch.setattr(frozen_features, "spot_check", lambda *a: None)
-    cfg, seen = config("prefix", "second"), []
-    pictures = LeRobotDataset._pictures
+    seen, counts, pictures = [], [], LeRobotDataset._pictures
     monkeypatch.setattr(LeRobotDataset, "_pictures", lambda *a: seen.append(a) or pictures(*a))
-    losses(cfg)
-    assert len(seen) == 1  # the probe
+    for steps in (2, 20):
+        cfg = config("prefix", f"{steps} steps")
+        cfg.steps = steps
+        losses(cfg)
+        counts.append(len(seen))
+        seen.clear()
+    assert counts[0] == counts[1]  # some at the start: the probe, the reference pictures of the cameras
 
 
 def test_subset_of_episodes_shares_the_store(config, monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lerobot.common.policies.common.attention import LONG, attend, bfloat16_scores
 from lerobot.common.policies.common.fast_inference import use_inference_mode
 from lerobot.common.policies.common.int8 import Int8Linear, quantize_linears, restore_linears
 
@@ -85,3 +86,16 @@ def test_where_it_does_not_apply():
     assert "predict_action_chunk" not in vars(policy)
     with pytest.raises(ValueError, match="is for a CPU.*use_amp"):
         use_inference_mode(Planner("int8", device="cuda"))
+
+
+@pytest.mark.parametrize("keys", [LONG, 3 * LONG])
+def test_scores_in_bfloat16_are_near_the_exact_ones(keys):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, n, 16).bfloat16() for n in (keys, keys, keys))
+    expected = attend(query, key, value)
+    with bfloat16_scores():
+        found = attend(query, key, value)
+        short = attend(query[:, :, :8], key[:, :, :8], value[:, :, :8])
+    assert found.dtype is torch.bfloat16 and not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0.05)
+    assert torch.equal(short, attend(query[:, :, :8], key[:, :, :8], value[:, :, :8]))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lerobot.common.policies.common.attention import bfloat16_scores
 from lerobot.common.policies.common.int8 import quantize_linears, restore_linears
 
 LARGEST_ERROR = 0.05  # mean absolute difference, in normalized units
@@ -24,6 +25,9 @@ class FastChunks:
         self.policy, self.mode = policy, mode
         self.exact: Callable[..., Tensor] = policy.predict_action_chunk
         self.checked = False
+        weights = list(policy.parameters())
+        full = sum(w.numel() for w in weights if w.dtype == torch.float32)
+        self.autocast = 2 * full > sum(w.numel() for w in weights)  # a model in bfloat16 needs none
 
     def __call__(self, batch: dict[str, Tensor], *args, **kwargs) -> Tensor:
         if not self.checked:
@@ -31,7 +35,7 @@ class FastChunks:
         return self._fast(batch, *args, **kwargs)
 
     def _fast(self, batch, *args, **kwargs) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast), bfloat16_scores():
             return self.exact(batch, *args, **kwargs).float()
 
     def _first(self, batch, *args, **kwargs) -> Tensor:
