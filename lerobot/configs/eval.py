@@ -24,7 +24,7 @@ class EvalPipelineConfig:
     job_name: str | None = None
     # seed of the first episode, the next ones count on; null: random. Not given with --env.type=koch: 10000
     seed: int | None = DEFAULT_SEED
-    n_videos: int = 10  # episodes to film
+    n_videos: int = 10  # film the first episodes, and up to half as many successes and failures each
     rename_map: dict[str, str] = field(default_factory=dict)  # key of the environment -> key of the checkpoint
 
     def __post_init__(self):

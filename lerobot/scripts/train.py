@@ -126,7 +126,7 @@ def train(cfg: TrainPipelineConfig):
                 if validation.is_due(step):
                     saver.consider(step, metrics.log_eval(step, validation.validate(run, step)))
                 if cfg.env and cfg.eval_freq and step % cfg.eval_freq == 0:
-                    saver.consider(step, metrics.log_eval(step, evaluate_in_env(cfg, run, step)))
+                    saver.consider(step, metrics.log_eval(step, evaluate_in_env(cfg, run, step, metrics)))
                 timer()
         saver.wait(final=True)
         checkpoint = finish(cfg, run, validation, metrics)

@@ -30,16 +30,21 @@ def stats_of(features):
     return {k: {"mean": torch.zeros(f.shape), "std": torch.full(f.shape, 30.0)} for k, f in features.items()}
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "pretrained_model"
+def state_policy():
+    """A small random ACT for the simulated arm without pictures, and its processors."""
     options = {"n_action_steps": 5, "use_vae": False, "pretrained_backbone_weights": None, "device": "cpu"}
     config = make_policy_config("act", **SIZES, **options)
     set_features(config, env_to_policy_features(KochEnv(task="KochPickPlaceState-v0")))
     torch.manual_seed(0)
     policy = get_policy_class("act")(config)
     stats = stats_of({**config.input_features, **config.output_features})
-    for part in (policy, *make_pre_post_processors(config, dataset_stats=stats)):
+    return (policy, *make_pre_post_processors(config, dataset_stats=stats))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "pretrained_model"
+    for part in state_policy():
         part.save_pretrained(folder)
     return folder
 

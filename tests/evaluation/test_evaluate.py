@@ -3,6 +3,7 @@
 import pytest
 
 from lerobot.common.evaluation.evaluate import check_features, format_result, parallel_episodes
+from lerobot.common.evaluation.filming import film_again, list_films, missing_films
 from lerobot.common.evaluation.rollout import eval_policy
 from lerobot.common.processor import PolicyProcessorPipeline, RenameObservationsProcessorStep
 from lerobot.configs.default import EvalConfig
@@ -87,3 +88,32 @@ def test_the_report_names_the_interval_and_the_seeds_that_failed():
     assert failed and f"seeds {', '.join(map(str, failed))}" in text
     low, high = result["aggregated"]["success_interval"]
     assert f"95 % interval {low:.1f}-{high:.1f} %" in text and "20-24" in text
+
+
+def outcomes(n_envs, n_videos, tmp_path, **fields):
+    """Evaluate a noisy policy under a tight time limit, then film what lacks."""
+    parts = (make_reach(n_envs, time_limit=14), make_policy(**fields), same, same)
+    folder = tmp_path / f"videos_{n_envs}"
+    result = eval_policy(*parts, 8, max_episodes_rendered=n_videos, videos_dir=folder, start_seed=5)
+    film_again(*parts, result["per_episode"], n_videos, folder)
+    return list_films(result), folder
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_successes_and_failures_are_filmed_where_there_are_both(n_envs, tmp_path):
+    result, folder = outcomes(n_envs, 4, tmp_path)
+    rows = result["per_episode"]
+    assert {row["success"] for row in rows} == {True, False}, "the time limit has to split the episodes"
+    for outcome in (True, False):
+        count = sum(row["success"] == outcome for row in rows)
+        filmed = [row for row in rows if row["video"] and row["success"] == outcome]
+        assert len(filmed) >= min(2, count)
+        assert all(f"_{'success' if outcome else 'failure'}.mp4" in row["video"] for row in filmed)
+    assert sorted(map(str, folder.iterdir())) == sorted(result["video_paths"])
+
+
+def test_nothing_is_filmed_again_without_seeds_or_videos():
+    rows = [{"episode_ix": i, "seed": None, "success": i > 1, "video": None} for i in range(4)]
+    assert missing_films(rows, 4) == []
+    rows = [row | {"seed": row["episode_ix"]} for row in rows]
+    assert missing_films(rows, 0) == [] and [row["episode_ix"] for row in missing_films(rows, 3)] == [2, 0]

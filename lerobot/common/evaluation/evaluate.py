@@ -19,6 +19,7 @@ from tqdm import tqdm
 from lerobot.common.constants import ACTION, OBS_IMAGES
 from lerobot.common.envs.factory import make_env
 from lerobot.common.envs.utils import preprocess_observation
+from lerobot.common.evaluation.filming import film_again, list_films, missing_films
 from lerobot.common.evaluation.rollout import eval_policy, evaluation_result
 from lerobot.common.evaluation.video import discard_partial
 from lerobot.common.evaluation.workers import EpisodeWorkers
@@ -44,8 +45,8 @@ def evaluate(
 
     On a CPU with `use_async_envs`, whole episodes run in processes of their own, which gives the same
     numbers as one after the other. Otherwise `batch_size` environments step together and share the policy's
-    batch. Videos of the first `n_videos` episodes go to `videos_dir` (None: no videos). Raises ValueError
-    if environment and policy do not fit together.
+    batch. Videos of the first `n_videos` episodes go to `videos_dir` (None: no videos), and of more where
+    these lack successes or failures. Raises ValueError if environment and policy do not fit together.
     """
     n_videos = 0 if videos_dir is None else min(n_videos, eval_cfg.n_episodes)
     on_cpu = str(policy.config.device) == "cpu"
@@ -57,16 +58,16 @@ def evaluate(
     try:
         check_features(env, policy.config, preprocessor)
         with _few_threads(policy, on_cpu):
-            return eval_policy(
-                env,
-                policy,
-                preprocessor,
-                postprocessor,
+            parts = (env, policy, preprocessor, postprocessor)
+            result = eval_policy(
+                *parts,
                 eval_cfg.n_episodes,
                 max_episodes_rendered=n_videos,
                 videos_dir=videos_dir,
                 start_seed=start_seed,
             )
+            film_again(*parts, result["per_episode"], n_videos, videos_dir)
+            return list_films(result)
     finally:
         env.close()
 
@@ -116,7 +117,12 @@ def _evaluate_in_workers(env_cfg, eval_cfg, n_workers, parts, videos_dir, n_vide
             start = time.perf_counter()
             with tqdm(total=len(jobs), desc="Episodes", disable=None, leave=False) as bar:
                 rows = workers.run(jobs, on_result=lambda _: bar.update())
-            return evaluation_result(rows, time.perf_counter() - start)
+            result = evaluation_result(rows, time.perf_counter() - start)
+            again = missing_films(rows, n_videos)
+            jobs = [{"episode_ix": row["episode_ix"], "seed": row["seed"], "videos_dir": folder} for row in again]
+            for row, filmed in zip(again, workers.run(jobs), strict=True):
+                row["video"] = filmed["video"]
+            return list_films(result)
     finally:
         discard_partial(folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,21 @@ def write_video(video_path: str | Path, stacked_frames: Sequence[np.ndarray], fp
     for frame in stacked_frames:
         film.add(np.asarray(frame)[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])
     film.close(path.name)
+
+
+def animated_gif(path: str | Path, fps: float = 5, width: int = 320) -> tuple[bytes, int, int]:
+    """A video as a small animated GIF: its bytes, height and width."""
+    from PIL import Image
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stride = max(1, round(float(stream.average_rate) / fps))
+        frames = [frame.to_image() for i, frame in enumerate(container.decode(stream)) if i % stride == 0]
+    height = round(frames[0].height * width / frames[0].width)
+    small = [frame.resize((width, height), Image.Resampling.BILINEAR) for frame in frames]
+    buffer = io.BytesIO()
+    small[0].save(buffer, "GIF", save_all=True, append_images=small[1:], duration=round(1000 / fps), loop=0)
+    return buffer.getvalue(), height, width
 
 
 def discard_partial(folder: str | Path | None) -> None:

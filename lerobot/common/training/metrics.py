@@ -94,6 +94,11 @@ class MetricsFile:
             self._append({"step": step, **named}, values, step, "eval")
         return named
 
+    def log_videos(self, step: int, paths: list[str]) -> None:
+        """Show the first video of an evaluation in every tracker."""
+        for sink in self.sinks if paths else ():
+            sink.log_video(paths[0], step, "eval")
+
     def _append(self, line: dict, values: dict, step: int, mode: str) -> None:
         with self.path.open("a") as f:
             f.write(json.dumps(line) + "\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 from lerobot.common.constants import CHECKPOINTS_DIR, LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
 from lerobot.common.policies.adapters import export_merged
 from lerobot.common.training.publish import model_card, publish, stage
-from lerobot.common.training.summary_page import write_summary_page
+from lerobot.common.training.summary_page import EVAL_DIR, EVAL_NAME, write_summary_page
 from lerobot.common.utils.io_utils import write_json
 
 SUMMARY_NAME = "summary.json"
@@ -19,8 +19,8 @@ CURVES_NAME = "curves.png"
 MERGED_NAME = "merged_model"
 
 
-def evaluate_in_env(cfg, run, step: int) -> dict:
-    """Run `cfg.eval` episodes in `cfg.env`; returns the aggregated numbers and writes videos and eval_info.json.
+def evaluate_in_env(cfg, run, step: int, metrics) -> dict:
+    """Run `cfg.eval` episodes in `cfg.env`; returns the aggregated numbers, writes eval_info.json and videos.
 
     The main process does it, for the weights that a checkpoint deploys; the others get an empty result.
     """
@@ -29,7 +29,7 @@ def evaluate_in_env(cfg, run, step: int) -> dict:
     from lerobot.common.evaluation.evaluate import evaluate, format_result
     from lerobot.configs.eval import KOCH_SEED
 
-    folder = Path(cfg.output_dir) / "eval" / f"step_{step:06d}"
+    folder = Path(cfg.output_dir) / EVAL_DIR / f"step_{step:06d}"
     with run.deployed():
         result = evaluate(
             cfg.env,
@@ -40,7 +40,8 @@ def evaluate_in_env(cfg, run, step: int) -> dict:
             videos_dir=folder / "videos",
             start_seed=KOCH_SEED if cfg.env.type == "koch" else cfg.seed,
         )
-    write_json(result, folder / "eval_info.json", indent=2)
+    write_json(result, folder / EVAL_NAME, indent=2)
+    metrics.log_videos(step, result.get("video_paths", []))
     print(format_result(result, f"\nEvaluation in {cfg.env.type} {cfg.env.task} after {step} steps"), flush=True)
     return result["aggregated"]
 
@@ -67,7 +68,7 @@ def finish(cfg, run, held_out, metrics) -> Path:
         print(f"\nHeld-out episodes {', '.join(map(str, held_out.episodes))}\n{error}", flush=True)
         summary["held_out_error"] = error.to_dict()
     if cfg.env and _env_means_something(cfg, run.record["dataset"]):
-        summary["eval"] = evaluate_in_env(cfg, run, cfg.steps)
+        summary["eval"] = evaluate_in_env(cfg, run, cfg.steps, metrics)
         metrics.log_eval(cfg.steps, summary["eval"])
     metrics.close()
     output = Path(cfg.output_dir)

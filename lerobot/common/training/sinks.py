@@ -8,7 +8,8 @@ from pathlib import Path
 def make_sinks(cfg) -> list:
     """The trackers that `--wandb.enable`, `--tensorboard` and `--trackio.enable` ask for.
 
-    Each has `log_dict(values, step, mode)` and `close()`. Raises ImportError naming the extra that is missing.
+    Each has `log_dict(values, step, mode)`, `log_video(path, step, mode)` and `close()`. Raises ImportError naming
+    the extra that is missing.
     """
     sinks: list = []
     if cfg.wandb.enable:
@@ -41,6 +42,17 @@ class TensorBoardSink:
         for name, value in values.items():
             self.writer.add_scalar(f"{mode}/{name}", value, step)
 
+    def log_video(self, path: str | Path, step: int, mode: str) -> None:
+        """Show a video among the images, as `<mode>/video`, smaller and with fewer frames."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        from lerobot.common.evaluation.video import animated_gif
+
+        picture, height, width = animated_gif(path)
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=picture)
+        value = Summary.Value(tag=f"{mode}/video", image=image)
+        self.writer._get_file_writer().add_summary(Summary(value=[value]), step)
+
     def close(self) -> None:
         """Write what is buffered."""
         self.writer.close()
@@ -67,6 +79,10 @@ class TrackioSink:
     def log_dict(self, values: dict, step: int, mode: str) -> None:
         """One number per name, `<mode>/<name>`."""
         self.trackio.log({f"{mode}/{name}": float(value) for name, value in values.items()}, step=step)
+
+    def log_video(self, path: str | Path, step: int, mode: str) -> None:
+        """Show a video as `<mode>/video`."""
+        self.trackio.log({f"{mode}/video": self.trackio.Video(str(path), format="mp4")}, step=step)
 
     def close(self) -> None:
         """Finish the run."""

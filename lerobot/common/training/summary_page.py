@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+from lerobot.common.utils.io_utils import read_json
+
+EVAL_DIR, EVAL_NAME = "eval", "eval_info.json"
+MOST_FILM_BYTES = 2_000_000  # larger films stay beside the page
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -21,13 +28,14 @@ def write_summary_page(path: Path, cfg, record: dict[str, Any], summary: dict[st
     sections = [
         ("Results", _table(_results(summary))),
         ("Curves", f'<img alt="curves" src="data:image/png;base64,{picture}">'),
+        ("In the environment", _evaluations(Path(cfg.output_dir))),
         ("Policy", _table({"type": cfg.policy.type, "started from": cfg.policy.pretrained_path or "zero"})),
         ("Training", _table(_training(cfg, record))),
         ("Dataset", _table(_dataset(data))),
         ("Versions", _table(record["versions"] | {"source": _source(record["source"])})),
         ("Continue", f"<p><code>{html.escape(_resume(cfg))}</code></p>"),
     ]
-    body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections)
+    body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
     title = html.escape(f"{cfg.job_name}: {cfg.steps} steps")
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     path.write_text(f"<!doctype html><html><head>{head}</head><body><h1>{title}</h1>{body}</body></html>", "utf-8")
@@ -43,6 +51,43 @@ def _results(summary: dict[str, Any]) -> dict[str, Any]:
         rows["error at the first / last step of the chunk"] = f"{steps[0]:.4g} / {steps[-1]:.4g}" if steps else None
     rows |= {k: v for k, v in summary.get("eval", {}).items() if isinstance(v, (int, float))}
     return rows
+
+
+def _evaluations(output: Path) -> str:
+    """Every evaluation in a row of a table, and the newest one's films: a success and a failure inside the page."""
+    files = sorted((output / EVAL_DIR).glob(f"step_*/{EVAL_NAME}"))
+    if not files:
+        return ""
+    results = {int(file.parent.name.removeprefix("step_")): read_json(file) for file in files}
+    rows = {f"step {step}": _outcome(result["aggregated"]) for step, result in sorted(results.items())}
+    newest = results[max(results)]["per_episode"]
+    films = [row for row in newest if row["video"] and Path(row["video"]).is_file()]
+    inside = [next((row for row in films if row["success"] == outcome), None) for outcome in (True, False)]
+    shown = "".join(_film(row) for row in inside if row)
+    others = (f'<a href="{_relative(row, output)}">{_film_name(row)}</a>' for row in films if row not in inside)
+    return f"{_table(rows)}<p>{shown}</p><p>{', '.join(others)}</p>"
+
+
+def _outcome(total: dict[str, Any]) -> str:
+    low, high = total["success_interval"]
+    rate = f"{total['pc_success']:.0f} % success (95 % interval {low:.0f}-{high:.0f} %, {total['n_episodes']} episodes)"
+    return f"{rate}, reward {total['avg_sum_reward']:.3g}"
+
+
+def _film_name(row: dict[str, Any]) -> str:
+    return f"seed {row['seed']}: {'success' if row['success'] else 'failure'}"
+
+
+def _relative(row: dict[str, Any], output: Path) -> str:
+    return quote(os.path.relpath(row["video"], output))
+
+
+def _film(row: dict[str, Any]) -> str:
+    data = Path(row["video"]).read_bytes()
+    if len(data) > MOST_FILM_BYTES:
+        return ""
+    source = f"data:video/mp4;base64,{base64.b64encode(data).decode()}"
+    return f'<video controls muted width="460" title="{_film_name(row)}" src="{source}"></video> '
 
 
 def _training(cfg, record: dict[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,10 @@ class WandBLogger:
                 logging.warning("wandb: '%s' is neither a number nor text and is not logged.", name)
         self.wandb.log(usable, step=step)
 
+    def log_video(self, path: str | Path, step: int, mode: str = "eval") -> None:
+        """Show a video as `<mode>/video`."""
+        self.wandb.log({f"{mode}/video": self.wandb.Video(str(path), format="mp4")}, step=step)
+
     def close(self) -> None:
         """Finish the run."""
         self.run.finish()
