@@ -1,5 +1,6 @@
 """Configuration groups that several commands share."""
 
+import math
 from dataclasses import dataclass, field
 
 from lerobot.common.datasets.transforms import ImageTransformsConfig
@@ -88,8 +89,20 @@ class EvalConfig:
     n_episodes: int = 50  # episodes to run
     batch_size: int = 0  # environments side by side; 0: chosen from the number of cores
     use_async_envs: bool = False  # environments (or whole episodes, on a CPU) in processes of their own
+    # how chunks are played: sync (plan, then move), async (plan while moving), rtc (async, and continue the old chunk)
+    player: str = "sync"
+    latency_ms: float = 0.0  # simulated time that a chunk takes
+
+    @property
+    def plays(self) -> bool:
+        """Whether a chunk player is needed: without latency, sync is what a policy does by itself."""
+        return self.player != "sync" or self.latency_ms > 0
 
     def __post_init__(self):
+        if not 0 <= self.latency_ms < math.inf:
+            raise ValueError(f"--eval.latency_ms={self.latency_ms}: expected 0 or more.")
+        if self.player not in ("sync", "async", "rtc"):
+            raise ValueError(f"--eval.player={self.player}: expected sync, async or rtc.")
         if self.n_episodes < 1:
             raise ValueError(f"--eval.n_episodes={self.n_episodes}: expected at least 1.")
         self.batch_size = min(self.batch_size, self.n_episodes)

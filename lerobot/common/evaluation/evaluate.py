@@ -57,16 +57,19 @@ def evaluate(
     env = make_env(env_cfg, side_by_side, eval_cfg.use_async_envs)
     try:
         check_features(env, policy.config, preprocessor)
+        parts = policy, preprocessor, postprocessor
+        if eval_cfg.plays:
+            parts = with_player(*parts, eval_cfg.player, eval_cfg.latency_ms, env)
         with _few_threads(policy, on_cpu):
-            parts = (env, policy, preprocessor, postprocessor)
             result = eval_policy(
+                env,
                 *parts,
                 eval_cfg.n_episodes,
                 max_episodes_rendered=n_videos,
                 videos_dir=videos_dir,
                 start_seed=start_seed,
             )
-            film_again(*parts, result["per_episode"], n_videos, videos_dir)
+            film_again(env, *parts, result["per_episode"], n_videos, videos_dir)
             return list_films(result)
     finally:
         env.close()
@@ -113,7 +116,8 @@ def _evaluate_in_workers(env_cfg, eval_cfg, n_workers, parts, videos_dir, n_vide
                 part.save_pretrained(checkpoint)
             registering = [type(env_cfg).__module__, type(parts[0].config).__module__]
             encoded = {"type": env_cfg.type, **draccus.encode(env_cfg)}  # draccus 0.10 gives the type, 0.11 does not
-            workers.load(checkpoint=checkpoint, env=encoded, modules=registering)
+            playing = [eval_cfg.player, eval_cfg.latency_ms] if eval_cfg.plays else None
+            workers.load(checkpoint=checkpoint, env=encoded, modules=registering, playing=playing)
             start = time.perf_counter()
             with tqdm(total=len(jobs), desc="Episodes", disable=None, leave=False) as bar:
                 rows = workers.run(jobs, on_result=lambda _: bar.update())
@@ -127,10 +131,11 @@ def _evaluate_in_workers(env_cfg, eval_cfg, n_workers, parts, videos_dir, n_vide
         discard_partial(folder)
 
 
-def load_for_worker(checkpoint: str, env: dict[str, Any], modules: list[str]) -> tuple:
+def load_for_worker(checkpoint: str, env: dict[str, Any], modules: list[str], playing: list | None = None) -> tuple:
     """An environment, and a policy with its processors from a folder, inside a worker.
 
-    `modules` register the classes that `env` and the checkpoint's config.json name by their type.
+    `modules` register the classes that `env` and the checkpoint's config.json name by their type. `playing`: mode and
+    latency (ms) of a chunk player.
     """
     for module in modules:
         importlib.import_module(module)
@@ -144,7 +149,28 @@ def load_for_worker(checkpoint: str, env: dict[str, Any], modules: list[str]) ->
     preprocessor, postprocessor = make_pre_post_processors(config, pretrained_path=checkpoint)
     vector_env = make_env(draccus.decode(_env_base(), env), 1)
     check_features(vector_env, config, preprocessor)
-    return vector_env, policy, preprocessor, postprocessor
+    parts = policy, preprocessor, postprocessor
+    return vector_env, *(with_player(*parts, *playing, vector_env) if playing else parts)
+
+
+def with_player(policy, preprocessor, postprocessor, mode: str, latency_ms: float, env) -> tuple:
+    """(policy, preprocessor, postprocessor) for a rollout in which a chunk player sends the actions.
+
+    Raises ValueError for a policy whose chunks cannot be played.
+    """
+    from lerobot.common.player.planners import prepare_player
+    from lerobot.common.player.played_policy import PlayedPolicy
+
+    prepare_player(mode, policy, "--eval.player", "--eval.player=sync --eval.latency_ms=0")
+    fps = env.metadata.get("render_fps")
+    if not fps:
+        raise ValueError("--eval.player: the environment does not say its rate (render_fps in its metadata).")
+    played = PlayedPolicy(policy, preprocessor, postprocessor, mode, latency_ms / 1000, fps)
+    return played, _unchanged, _unchanged
+
+
+def _unchanged(value):
+    return value
 
 
 def _env_base() -> type:
@@ -232,6 +258,20 @@ def format_result(result: dict[str, Any], title: str = "") -> str:
         "length": f"{total['avg_n_steps']:.0f} steps (mean)",
         "speed": f"{total['steps_per_s']:.0f} steps/s, {total['eval_s']:.1f} s in all",
     }
+    if played := [row["player"] for row in rows if "player" in row]:
+        lines["player"] = _players_line(played)
     if failed:
         lines["failed"] = "seeds " + ", ".join(map(str, failed[:20])) + (", ..." if len(failed) > 20 else "")
     return "\n".join([*([title] if title else []), *(f"  {name:<9}{text}" for name, text in lines.items())])
+
+
+def _players_line(reports: list[dict[str, Any]]) -> str:
+    """Means over episodes of what the players report."""
+
+    def mean(key: str) -> float:
+        return float(np.mean([r[key] for r in reports if r[key] is not None] or [np.nan]))
+
+    return (
+        f"{reports[0]['mode']}: {mean('seams'):.1f} seams an episode, jump {mean('seam_jump'):.2f}, "
+        f"jerk {mean('jerk'):.0f}/s3, {mean('held'):.1f} frames held (means)"
+    )

@@ -50,7 +50,8 @@ def rollout(
     without it the environment's own time limit does.
 
     Returns action (B, T, A) as sent, reward float32 (B, T), success and (cumulative) done bool (B, T),
-    `task` (one sentence per copy) and, if asked for, `observation`: dict of (B, T + 1, ...). Raises
+    `task` (one sentence per copy), with B = 1 the report of a policy that plays its chunks (`player`) and, if asked
+    for, `observation`: dict of (B, T + 1, ...). Raises
     ValueError for an action that is not finite or not (B, A).
     """
     drawing = PictureSwitch(env)
@@ -85,6 +86,8 @@ def rollout(
                 record[key].append(value)
     result = {key: torch.from_numpy(np.stack(values, axis=1)) for key, values in record.items()}
     result[TASK] = list(tasks)
+    if env.num_envs == 1 and hasattr(policy, "report"):
+        result["player"] = policy.report()
     if return_observations:
         result[OBS_STR] = {k: torch.stack([one[k] for one in history], dim=1) for k in history[0]}
     return result
@@ -249,8 +252,10 @@ def episode_rows(
     rows = []
     for i in range(len(valid)):
         reward = result["reward"][i][valid[i]]
+        played = {"player": result["player"]} if "player" in result else {}
         rows.append(
             {
+                **played,
                 "episode_ix": first + i,
                 "sum_reward": reward.sum().item(),
                 "max_reward": reward.max().item(),

@@ -98,7 +98,7 @@ class ChunkPlayer:
     mode: "sync" asks when `n_action_steps` actions of a chunk are played, and holds until the next one is there;
     "async" asks so early that it is there then; "rtc" does so and has it continue the one that is playing.
     n_action_steps: actions played of each chunk. execution_horizon: actions of the old chunk that an rtc chunk
-    continues (at least twice the delay).
+    continues (at least twice the delay). give_up_s: a chunk after the warm-up that takes longer is an error.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class ChunkPlayer:
         n_action_steps: int,
         names: Sequence[str] | None = None,
         execution_horizon: int = 10,
+        give_up_s: float | None = None,
     ):
         if mode not in MODES:
             raise ValueError(f"player={mode}: expected one of {', '.join(MODES)}.")
@@ -116,7 +117,7 @@ class ChunkPlayer:
             raise ValueError(f"n_action_steps={n_action_steps}, fps={fps}: expected positive numbers.")
         self.planner, self.mode, self.fps, self.n_action_steps = planner, mode, fps, n_action_steps
         self.names = None if names is None else tuple(names)
-        self.execution_horizon = execution_horizon
+        self.execution_horizon, self.give_up_s = execution_horizon, give_up_s
         self.delay = DelayEstimate()
         self.reset()
 
@@ -145,7 +146,7 @@ class ChunkPlayer:
     def step(self, observation: Any, now: float) -> Tensor | None:
         """The action of this tick, at `now` seconds; None as long as the first chunk is awaited: hold the arm.
 
-        Raises what the planner raises, and ValueError for a chunk that does not fit.
+        Raises what the planner raises, ValueError for a chunk that does not fit, and TimeoutError.
         """
         self._advance(now)
         self._collect()
@@ -194,7 +195,10 @@ class ChunkPlayer:
         self.planner.start(Request(observation, delay, left_over, max(self.execution_horizon, 2 * delay)))
 
     def _collect(self) -> None:
-        if self._pending is None or (chunk := self.planner.result()) is None:
+        if self._pending is None:
+            return
+        if (chunk := self.planner.result()) is None:
+            self._give_up()
             return
         chunk = self._in_order(chunk)
         (asked, consumed), self._pending = self._pending, None
@@ -211,6 +215,14 @@ class ChunkPlayer:
         self._end = len(chunk.actions)
         if self.mode == "sync":
             self._end = min(self._end, drop + self.n_action_steps)
+
+    def _give_up(self) -> None:
+        waited = self._time - self._pending[0]
+        if self.give_up_s is not None and waited > self.give_up_s and self.delay.ticks() is not None:
+            raise TimeoutError(
+                f"No chunk for {waited:.1f} s, where the last ones took {self.delay.ticks() / self.fps:.1f} s: the "
+                "policy hangs. One that needs that long: raise --envelope.release_after_s."
+            )
 
     def _in_order(self, chunk: Chunk) -> Chunk:
         if len(chunk.actions) == 0:

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from lerobot.common.player.chunk_player import Chunk, Request
+from lerobot.common.player.chunk_player import MODES, Chunk, ChunkPlayer, Request
 from lerobot.common.player.latency import LatencyBudget
+from lerobot.common.policies.rtc.configuration_rtc import RTCConfig
 
 TINY_S = 1e-6  # sums of periods are not exact
 
@@ -105,8 +107,8 @@ class ThreadPlanner:
         _reset(self.plan)
 
     def close(self) -> None:
-        """End the thread after what it is computing."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """End the thread after what it is computing; nobody waits for that, an arm has to be landed."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _reset(plan) -> None:
@@ -114,24 +116,39 @@ def _reset(plan) -> None:
         plan.reset()
 
 
-def check_player(mode: str, policy, flag: str) -> None:
-    """ValueError unless a policy's chunks can be played in a mode; `flag` is the one to change.
+def prepare_player(mode: str, policy, flag: str, otherwise: str) -> None:
+    """Make a policy ready for a mode; ValueError where its chunks cannot be played.
 
-    Raises for policies that read more than the present observation, or average the chunks of many.
+    flag: what chose the mode; otherwise: what to choose for a policy that reads more than the present observation, or
+    averages the chunks of many.
     """
     config = policy.config
-    if config.n_obs_steps != 1 or not hasattr(config, "n_action_steps") or policy.name == "tdmpc":
+    if mode not in MODES:
+        raise ValueError(f"{flag}={mode}: expected one of {', '.join(MODES)}.")
+    if not plays_chunks(policy):
         raise ValueError(
-            f"{flag}={mode}: policy '{policy.name}' reads observations of every tick (n_obs_steps={config.n_obs_steps})"
-            f", which only {flag}=sync gives it."
-        )
-    if getattr(config, "temporal_ensemble_coeff", None) is not None:
-        raise ValueError(
-            f"{flag}={mode}: temporal ensembling plans at every tick; set --policy.temporal_ensemble_coeff=null and "
-            "--policy.n_action_steps, or leave the player at sync."
+            f"{flag}={mode}: policy '{policy.name}' reads the observation of every tick, and no single one gives a "
+            f"chunk (n_obs_steps={config.n_obs_steps}, temporal_ensemble_coeff="
+            f"{getattr(config, 'temporal_ensemble_coeff', None)}): use {otherwise}."
         )
     if mode == "rtc" and not policy.supports_rtc():
         raise ValueError(
             f"{flag}=rtc: policy '{policy.name}' cannot continue a chunk. SmolVLA and pi0 can; ACT can if it was "
             f"trained with --policy.rtc_training_max_delay; else use {flag}=async."
         )
+    if mode == "rtc" and hasattr(config, "rtc_config"):
+        config.rtc_config = replace(config.rtc_config or RTCConfig(), enabled=True)
+
+
+def plays_chunks(policy) -> bool:
+    """Whether one observation is all that a policy needs for a chunk."""
+    config = policy.config
+    ensembles = getattr(config, "temporal_ensemble_coeff", None) is not None
+    plans_anew = policy.name == "tdmpc" or ensembles  # at every tick
+    return config.n_obs_steps == 1 and hasattr(config, "n_action_steps") and not plans_anew
+
+
+def make_player(planner, mode: str, fps: float, config, **kwargs) -> ChunkPlayer:
+    """A player with the steps and the horizon of a policy's configuration."""
+    rtc = getattr(config, "rtc_config", None) or RTCConfig()
+    return ChunkPlayer(planner, mode, fps, config.n_action_steps, execution_horizon=rtc.execution_horizon, **kwargs)
