@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lerobot.common.checks.dataset_checks import check_dataset
+from lerobot.common.checks.dataset_numbers import Episode, check_joints
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.common.datasets.utils import load_jsonlines, write_jsonlines
 from lerobot.common.datasets.video_utils import VideoEncoder
@@ -145,6 +147,22 @@ def test_constant_joints_and_missing_tasks(root):
     assert findings["joint.constant"].where.feature == "action[motor_4]"
     assert findings["joint.saturated"].where.feature == "action[motor_1]"
     assert "task.missing" in findings
+
+
+def test_an_outermost_goal_that_the_follower_passes_is_no_limit():
+    goal = np.concatenate([np.linspace(0, 60, 30), np.full(30, 60.0)])[:, None]
+    for overshoot, codes in ((0.0, ["joint.saturated"]), (6.0, [])):
+        state = goal + overshoot * np.sin(np.arange(60))[:, None]
+        episode = Episode(0, 0, {"timestamp": np.arange(60) / FPS, "action": goal, "observation.state": state}, ["go"])
+        assert [f.code for f in check_joints([episode], "action", ["pan"])] == codes
+    state, goal = goal, goal * 1.2
+    episode = Episode(0, 0, {"timestamp": np.arange(60) / FPS, "action": goal, "observation.state": state}, ["go"])
+    assert [f.code for f in check_joints([episode], "observation.state", ["pan"])] == ["joint.saturated"]
+
+
+def test_the_shipped_dataset_has_no_finding():
+    findings = check_dataset(Path("grasp_dataset"), decode=False)
+    assert [f.code for f in findings if f.severity != "info"] == []
 
 
 def test_contradicting_metadata_are_one_error(root):

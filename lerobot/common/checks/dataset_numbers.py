@@ -78,6 +78,7 @@ def joint_range(episodes: Sequence[Episode], key: str) -> np.ndarray:
 def check_joints(episodes: Sequence[Episode], key: str, names: list[str]) -> Iterator[Finding]:
     """Constant and saturated joints, over the whole dataset."""
     values = np.concatenate([e.columns[key] for e in episodes])
+    reached = _reached(episodes, key)
     for joint, name in enumerate(names):
         column = values[:, joint]
         where = Where(feature=f"{key}[{name}]")
@@ -86,10 +87,25 @@ def check_joints(episodes: Sequence[Episode], key: str, names: list[str]) -> Ite
             text = f"Joint '{name}' has the value {low:.6g} in every frame."
             yield Finding("joint.constant", "warning", text, where, {"value": float(low)})
             continue
-        for bound, share in ((low, (column == low).mean()), (high, (column == high).mean())):
-            if share > SATURATED:
+        slack = OFFSET * (high - low)
+        for bound, passed in ((low, reached[0][joint] < low - slack), (high, reached[1][joint] > high + slack)):
+            share = (column == bound).mean()
+            if share > SATURATED and not passed:
                 text = f"Joint '{name}' is exactly {bound:.6g} in {share:.0%} of the frames: at a limit, or clipped."
                 yield Finding("joint.saturated", "warning", text, where, {"value": float(bound), "share": float(share)})
+
+
+def _reached(episodes: Sequence[Episode], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value that each joint is known to reach.
+
+    Where the follower was measured beyond the outermost goal, that goal is no limit but a pose that a script holds.
+    An action beyond the outermost state says nothing of the kind: the follower may have been stopped there.
+    """
+    state, action = ROBOT_KEYS
+    shapes = {episodes[0].columns[k].shape[1:] for k in ROBOT_KEYS if k in episodes[0].columns}
+    measured = state if key == action and state in episodes[0].columns and len(shapes) == 1 else key
+    low = np.min([e.columns[measured].min(axis=0) for e in episodes], axis=0)
+    return low, np.max([e.columns[measured].max(axis=0) for e in episodes], axis=0)
 
 
 def check_jumps(episodes: Sequence[Episode], key: str, names: list[str]) -> Iterator[Finding]:
