@@ -95,14 +95,23 @@ NAMES = {
         "lerobot.common.datasets.compute_stats": "aggregate_stats get_feature_stats DEFAULT_QUANTILES",
         "lerobot.common.datasets.utils": "load_episodes write_stats",
         "lerobot.common.datasets.dataset_tools": (
-            "add_features delete_episodes merge_datasets remove_feature split_dataset"
+            "add_features delete_episodes merge_datasets modify_features modify_tasks remove_feature split_dataset"
         ),
+        "lerobot.common.datasets.aggregate": "aggregate_datasets",
+        "lerobot.common.datasets.hub_upload": "create_lerobot_dataset_card",
+        "lerobot.common.datasets.video_api": "VideoEncodingManager",
         "lerobot.common.datasets.v30.files": "DEFAULT_EPISODES_PATH",
         "lerobot.common.datasets.feature_utils": "aggregate_pipeline_dataset_features create_initial_features",
         "lerobot.common.datasets.image_writer": "safe_stop_image_writer",
     },
     "lerobot.common.datasets.lerobot_dataset": {
         "lerobot.common.datasets.multi_dataset": "MultiLeRobotDataset",
+        "lerobot.common.datasets.utils": "DEFAULT_FEATURES DEFAULT_IMAGE_PATH INFO_PATH",
+        "lerobot.common.datasets.v30.files": "DEFAULT_EPISODES_PATH",
+    },
+    "lerobot.common.datasets.compute_stats": {"lerobot.common.datasets.running_stats": "RunningQuantileStats"},
+    "lerobot.common.datasets.push_dataset_to_hub.utils": {
+        "lerobot.common.datasets.hf_tables": "calculate_episode_data_index",
     },
     "lerobot.common.datasets.feature_utils": {
         "lerobot.common.datasets.utils": "dataset_to_policy_features",
@@ -111,7 +120,7 @@ NAMES = {
         "lerobot.common.datasets.feature_utils": (
             "hw_to_dataset_features build_dataset_frame combine_feature_dicts validate_features_presence "
             "validate_feature_dtype_and_shape validate_feature_numpy_array validate_feature_image_or_video "
-            "validate_feature_string"
+            "validate_feature_string validate_episode_buffer"
         ),
         "lerobot.common.datasets.compute_stats": "load_image_as_numpy",
         "lerobot.common.datasets.v30.files": (
@@ -120,13 +129,30 @@ NAMES = {
         ),
         "lerobot.common.datasets.utils": (
             "LEGACY_EPISODES_PATH=EPISODES_PATH LEGACY_EPISODES_STATS_PATH=EPISODES_STATS_PATH "
-            "LEGACY_TASKS_PATH=TASKS_PATH"
+            "LEGACY_TASKS_PATH=TASKS_PATH LEGACY_DEFAULT_PARQUET_PATH=DEFAULT_PARQUET_PATH "
+            "LEGACY_DEFAULT_VIDEO_PATH=DEFAULT_VIDEO_PATH"
+        ),
+        "lerobot.common.datasets.hf_tables": (
+            "CHUNK_FILE_PATTERN DATA_DIR VIDEO_DIR hf_transform_to_torch item_to_torch serialize_dict "
+            "find_float_index is_float_in_list calculate_episode_data_index get_file_size_in_mb "
+            "get_parquet_file_size_in_mb get_parquet_num_frames get_hf_dataset_size_in_mb "
+            "update_chunk_file_indices write_tasks write_episodes get_hf_features_from_features embed_images "
+            "load_nested_dataset to_parquet_with_hf_images safe_shard"
+        ),
+        "lerobot.common.datasets.lookaround": "Backtrackable LookBackError LookAheadError",
+        "lerobot.common.datasets.hub_upload": "create_branch create_lerobot_dataset_card",
+        "lerobot.common.datasets.legacy_metadata": (
+            "IterableNamespace get_nested_item write_task write_episode write_episode_stats"
         ),
         "lerobot.common.utils.utils": "is_valid_numpy_dtype_string",
         "lerobot.common.utils.terminal": "SuppressProgressBars",
     },
     "lerobot.common.datasets.video_utils": {
         "lerobot.common.datasets.video_files": "concatenate_video_files get_video_duration_in_s",
+        "lerobot.common.datasets.video_api": (
+            "VideoFrame VideoDecoderCache VideoEncodingManager decode_video_frames_torchcodec "
+            "decode_video_frames_torchvision get_audio_info get_image_pixel_channels"
+        ),
     },
     "lerobot.configs": {
         "lerobot.configs.default": "DatasetConfig EvalConfig PeftConfig WandBConfig",

@@ -18,6 +18,20 @@ def test_every_module_of_the_table_is_the_module_here(new, ours):
     assert importlib.import_module(new) is importlib.import_module(ours)
 
 
+PUBLIC_NAMES = Path(__file__).parent / "artifacts/public_names/names.txt"
+
+
+@pytest.mark.parametrize("line", PUBLIC_NAMES.read_text().splitlines(), ids=lambda line: line.partition(":")[0])
+def test_every_public_name_is_the_object_here(line):
+    name, _, words = line.partition(": ")
+    module, ours = importlib.import_module(name), importlib.import_module(import_adapter.here(name))
+    for word in words.split():
+        value = getattr(module, word)
+        assert value is getattr(ours, word), word
+        if isinstance(value, type) or hasattr(value, "__code__"):
+            assert value.__module__.startswith(("lerobot.common.", "lerobot.configs.", "lerobot.scripts.")), word
+
+
 @pytest.mark.parametrize("module", import_adapter.NAMES)
 def test_every_name_of_the_table_is_offered(module):
     for source, words in import_adapter.NAMES[module].items():

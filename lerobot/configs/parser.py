@@ -364,9 +364,12 @@ def field_comments(cls: type) -> dict[str, str]:
 # --- entry points and plugins -------------------------------------------------------------------------------------
 
 
-def wrap():
+def wrap(config_path: str | Path | None = None):
     """Decorate an entry point: its first parameter's dataclass is filled from the command line when it is called
-    without arguments; called with a config object it is an ordinary function."""
+    without arguments; called with a config object it is an ordinary function.
+
+    `config_path` is read first where the command line names no other file.
+    """
 
     def decorate(fn):
         cls = next(iter(inspect.signature(fn).parameters.values())).annotation
@@ -375,7 +378,8 @@ def wrap():
         def wrapper(*args, **kwargs):
             if args and isinstance(args[0], cls):
                 return fn(*args, **kwargs)
-            return fn(parse(cls, sys.argv[1:]), *args, **kwargs)
+            below = [] if config_path is None else [f"--config_path={config_path}"]
+            return fn(parse(cls, [*below, *sys.argv[1:]]), *args, **kwargs)
 
         return wrapper
 
@@ -394,23 +398,23 @@ def load_plugins(argv: list[str]) -> list[str]:
     return rest
 
 
-def load_plugin(name: str) -> None:
+def load_plugin(plugin_path: str) -> None:
     """Import a package and its direct sub-modules, so that what they register is known to the command line."""
     try:
-        package = importlib.import_module(name)
-        for module in pkgutil.iter_modules(getattr(package, "__path__", []), name + "."):
+        package = importlib.import_module(plugin_path)
+        for module in pkgutil.iter_modules(getattr(package, "__path__", []), plugin_path + "."):
             importlib.import_module(module.name)
     except ImportError as e:
-        raise PluginLoadError(f"Package '{name}' could not be imported: {e}") from e
+        raise PluginLoadError(f"Package '{plugin_path}' could not be imported: {e}") from e
 
 
-def parse_arg(name: str, args: list[str] | None = None) -> str | None:
-    """The value of `--name` on the command line, or None."""
+def parse_arg(arg_name: str, args: list[str] | None = None) -> str | None:
+    """The value of `--<arg_name>` on the command line, or None."""
     words = sys.argv[1:] if args is None else list(args)
     for i, word in enumerate(words):
-        if word.startswith(f"--{name}="):
+        if word.startswith(f"--{arg_name}="):
             return word.partition("=")[2]
-        if word == f"--{name}" and i + 1 < len(words):
+        if word == f"--{arg_name}" and i + 1 < len(words):
             return words[i + 1]
     return None
 
@@ -451,7 +455,7 @@ def filter_path_args(fields_to_filter: str | list[str], args: list[str] | None =
     return args
 
 
-def parse_plugin_args(suffix: str, args: list[str]) -> dict[str, str]:
-    """Arguments whose name ends in `suffix`, as a dict."""
+def parse_plugin_args(plugin_arg_suffix: str, args: list[str]) -> dict[str, str]:
+    """Arguments whose name ends in `plugin_arg_suffix`, as a dict."""
     pairs = (w.partition("=") for w in args)
-    return {name.lstrip("-"): value for name, given, value in pairs if given and name.endswith(suffix)}
+    return {name.lstrip("-"): value for name, given, value in pairs if given and name.endswith(plugin_arg_suffix)}

@@ -50,3 +50,29 @@ def test_features_come_and_go(dataset, tmp_path):
 def test_the_default_place_is_named_after_the_dataset(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset_tools, "HF_LEROBOT_HOME", tmp_path)
     assert dataset_tools.delete_episodes(dataset, [0]).root == tmp_path / "me/grasps_modified"
+
+
+def test_tasks_are_changed_in_place_and_features_in_one_go(dataset, tmp_path):
+    copy = dataset_tools.delete_episodes(dataset, [2], output_dir=tmp_path / "copy")
+    changed = dataset_tools.modify_tasks(copy, new_task="push", episode_tasks={1: "pull"})
+    assert changed.root == copy.root and [changed[i]["task"] for i in (0, 4)] == ["push", "pull"]
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    info = {"dtype": "float32", "shape": (1,), "names": None}
+    new = {"next.reward": (np.arange(7, dtype=np.float32), info)}
+    other = dataset_tools.modify_features(changed, new, "observation.state", output_dir=tmp_path / "other")
+    assert "observation.state" not in other.features and other[6]["next.reward"].item() == 6
+    for nothing in (dataset_tools.modify_tasks, dataset_tools.modify_features):
+        with pytest.raises(ValueError, match="Nothing to do"):
+            nothing(changed)
+    with pytest.raises(ValueError, match="Episodes"):
+        dataset_tools.modify_tasks(changed, episode_tasks={9: "x"})
+
+
+def test_datasets_are_joined_by_name(dataset, tmp_path):
+    from lerobot.datasets.aggregate import aggregate_datasets
+
+    roots = [dataset.root, dataset.root]
+    joined = aggregate_datasets(["me/grasps"] * 2, "me/all", roots=roots, aggr_root=tmp_path / "all")
+    assert lengths(joined) == list(LENGTHS) * 2 and joined.repo_id == "me/all"
+    with pytest.raises(ValueError, match="chunk_size"):
+        aggregate_datasets(["me/grasps"], "me/all", [dataset.root], tmp_path / "b", chunk_size=3)

@@ -96,3 +96,16 @@ def test_cameras_of_policy_and_data_must_fit():
     validate_visual_features_consistency(config, pictures("a", "b"))
     with pytest.raises(ValueError, match="observation.images.b"):
         validate_visual_features_consistency(config, pictures("b"))
+
+
+def test_an_episode_buffer_is_the_next_episode_with_every_feature():
+    from lerobot.datasets.utils import validate_episode_buffer
+
+    good = {"size": 1, "task": ["x"], "episode_index": 0, "a": [1]}
+    validate_episode_buffer(good, 0, {"a": {}, "episode_index": {}})
+    wrong = [({"size": 0}, 0, "at least one"), ({"b": [1]}, 0, "Extra"), ({"a": None}, 1, "next episode is 1")]
+    for change, total, message in wrong:
+        with pytest.raises((ValueError, NotImplementedError), match=message):
+            validate_episode_buffer({**good, **change}, total, {"a": {}, "episode_index": {}})
+    with pytest.raises(ValueError, match="lacks"):
+        validate_episode_buffer({"size": 1}, 0, {})

@@ -10,15 +10,15 @@ import numpy as np
 
 
 def estimate_num_samples(
-    num_frames: int, min_samples: int = 100, max_samples: int = 10_000, power: float = 0.75
+    dataset_len: int, min_num_samples: int = 100, max_num_samples: int = 10_000, power: float = 0.75
 ) -> int:
     """How many pictures of an episode enter its statistics."""
-    return max(min(min_samples, num_frames), min(int(num_frames**power), max_samples))
+    return max(min(min_num_samples, dataset_len), min(int(dataset_len**power), max_num_samples))
 
 
-def sample_indices(num_frames: int) -> list[int]:
+def sample_indices(data_len: int) -> list[int]:
     """The evenly spread frame numbers that enter the picture statistics of an episode."""
-    return np.round(np.linspace(0, num_frames - 1, estimate_num_samples(num_frames))).astype(int).tolist()
+    return np.round(np.linspace(0, data_len - 1, estimate_num_samples(data_len))).astype(int).tolist()
 
 
 def downsample_stride(height: int, width: int, max_size_threshold: int = 300, target_size: int = 150) -> int:
@@ -28,24 +28,26 @@ def downsample_stride(height: int, width: int, max_size_threshold: int = 300, ta
     return int(width / target_size) if width > height else int(height / target_size)
 
 
-def auto_downsample_height_width(image: np.ndarray) -> np.ndarray:
+def auto_downsample_height_width(img: np.ndarray, target_size: int = 150, max_size_threshold: int = 300) -> np.ndarray:
     """(C, H, W) -> the strided view that enters the statistics."""
-    stride = downsample_stride(*image.shape[1:])
-    return image[:, ::stride, ::stride]
+    stride = downsample_stride(*img.shape[1:], max_size_threshold, target_size)
+    return img[:, ::stride, ::stride]
 
 
-def load_image_as_numpy(path: str | Path) -> np.ndarray:
-    """Read a picture file as uint8 RGB (C, H, W)."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+def load_image_as_numpy(fpath: str | Path, dtype: np.dtype = np.float32, channel_first: bool = True) -> np.ndarray:
+    """Read a picture file as RGB (C, H, W), or (H, W, C); floats are in [0, 1], integers in [0, 255]."""
+    image = cv2.imread(str(fpath), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
-        raise OSError(f"'{path}' is not a picture that can be read.")
-    return image.transpose(2, 0, 1)
+        raise OSError(f"'{fpath}' is not a picture that can be read.")
+    if channel_first:
+        image = image.transpose(2, 0, 1)
+    return (image / 255.0 if np.issubdtype(dtype, np.floating) else image).astype(dtype, copy=False)
 
 
-def sample_images(paths: Sequence[str | Path]) -> np.ndarray:
+def sample_images(image_paths: Sequence[str | Path]) -> np.ndarray:
     """The pictures of an episode that enter its statistics, uint8 (N, C, h, w)."""
-    chosen = [auto_downsample_height_width(load_image_as_numpy(paths[i])) for i in sample_indices(len(paths))]
-    return np.stack(chosen)
+    chosen = [load_image_as_numpy(image_paths[i], np.uint8) for i in sample_indices(len(image_paths))]
+    return np.stack([auto_downsample_height_width(image) for image in chosen])
 
 
 DEFAULT_QUANTILES = (0.01, 0.10, 0.50, 0.90, 0.99)
@@ -65,11 +67,12 @@ def histogram_quantiles(rows: np.ndarray, quantiles: Sequence[float]) -> dict[st
     columns = []
     for values in rows.T:
         edges = np.linspace(values.min() - 1e-10, values.max() + 1e-10, QUANTILE_BINS + 1)
-        columns.append(_quantiles_of(np.histogram(values, bins=edges)[0], edges, quantiles))
+        columns.append(quantiles_of(np.histogram(values, bins=edges)[0], edges, quantiles))
     return dict(zip(names, np.array(columns).T, strict=True))
 
 
-def _quantiles_of(counts: np.ndarray, edges: np.ndarray, quantiles: Sequence[float]) -> list[float]:
+def quantiles_of(counts: np.ndarray, edges: np.ndarray, quantiles: Sequence[float]) -> list[float]:
+    """Quantiles of one column from its histogram, linear inside a bin: counts (bins,), edges (bins + 1,)."""
     cumulative, result = np.cumsum(counts), []
     for q in quantiles:
         target = q * cumulative[-1]
@@ -163,7 +166,7 @@ def _color_quantiles(
     for channel, first, last in zip(counts, low, high, strict=True):
         edges = np.linspace(first - 1e-10, last + 1e-10, QUANTILE_BINS + 1)
         binned = np.histogram(np.arange(256), bins=edges, weights=channel)[0]
-        columns.append(_quantiles_of(binned, edges, quantiles))
+        columns.append(quantiles_of(binned, edges, quantiles))
     names = [f"q{round(q * 100):02d}" for q in quantiles]
     return dict(zip(names, np.array(columns).T, strict=True))
 
@@ -191,25 +194,25 @@ def compute_episode_stats(
     return stats
 
 
-def aggregate_feature_stats(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def aggregate_feature_stats(stats_ft_list: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Statistics of the union of disjoint parts from the statistics of each."""
-    counts = np.stack([part["count"] for part in parts])
-    means = np.stack([part["mean"] for part in parts])
-    variances = np.stack([part["std"] for part in parts]) ** 2
-    weights = counts.reshape(len(parts), *[1] * (means.ndim - 1))
+    counts = np.stack([part["count"] for part in stats_ft_list])
+    means = np.stack([part["mean"] for part in stats_ft_list])
+    variances = np.stack([part["std"] for part in stats_ft_list]) ** 2
+    weights = counts.reshape(len(stats_ft_list), *[1] * (means.ndim - 1))
     total = counts.sum(axis=0)
     mean = (means * weights).sum(axis=0) / total
     variance = ((variances + (means - mean) ** 2) * weights).sum(axis=0) / total
     result = {
-        "min": np.min([part["min"] for part in parts], axis=0),
-        "max": np.max([part["max"] for part in parts], axis=0),
+        "min": np.min([part["min"] for part in stats_ft_list], axis=0),
+        "max": np.max([part["max"] for part in stats_ft_list], axis=0),
         "mean": mean,
         "std": np.sqrt(variance),
         "count": total,
     }
-    for name in sorted(set.intersection(*[set(part) for part in parts])):
+    for name in sorted(set.intersection(*[set(part) for part in stats_ft_list])):
         if name[0] == "q" and name[1:].isdigit():
-            result[name] = (np.stack([part[name] for part in parts]) * weights).sum(axis=0) / total
+            result[name] = (np.stack([part[name] for part in stats_ft_list]) * weights).sum(axis=0) / total
     return result
 
 

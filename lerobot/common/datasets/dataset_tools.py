@@ -1,11 +1,12 @@
 """Editing datasets with the functions and names of LeRobot 0.4's `lerobot.datasets.dataset_tools`.
 
-Each writes a new dataset and returns it opened; the original is not touched. Without `output_dir` it is written to
-`$HF_LEROBOT_HOME/<repo_id>`.
+Each but `modify_tasks` writes a new dataset and returns it opened; the original is not touched. Without `output_dir`
+it is written to `$HF_LEROBOT_HOME/<repo_id>`.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,42 @@ def add_feature(
 ) -> LeRobotDataset:
     """The dataset with one more feature, as `add_features`."""
     return add_features(dataset, {feature_name: (feature_values, feature_info)}, output_dir, repo_id)
+
+
+def modify_features(
+    dataset: LeRobotDataset,
+    add_features: Mapping[str, tuple[Any, dict]] | None = None,
+    remove_features: str | Sequence[str] | None = None,
+    output_dir: str | Path | None = None,
+    repo_id: str | None = None,
+) -> LeRobotDataset:
+    """The dataset with features added, as `add_features` takes them, and others removed; ValueError for neither."""
+    if not add_features and not remove_features:
+        raise ValueError("Nothing to do: give add_features or remove_features.")
+    removed = [remove_features] if isinstance(remove_features, str) else list(remove_features or ())
+    repo_id, folder = _place(dataset, output_dir, repo_id)
+    change = edit.Edit(remove=removed, add=add_features or {})
+    return LeRobotDataset(repo_id, root=edit.edit_dataset(dataset, folder, change))
+
+
+def modify_tasks(
+    dataset: LeRobotDataset, new_task: str | None = None, episode_tasks: Mapping[int, str] | None = None
+) -> LeRobotDataset:
+    """The dataset with other task texts, in the place of the original: one for all, or by episode, or both.
+
+    ValueError for neither, or for an episode that does not exist.
+    """
+    if new_task is None and not episode_tasks:
+        raise ValueError("Nothing to do: give new_task or episode_tasks.")
+    if unknown := [index for index in episode_tasks or {} if index not in dataset.meta.episodes]:
+        raise ValueError(f"Episodes {unknown}; there are 0 to {dataset.meta.total_episodes - 1}.")
+    change = edit.Edit(tasks=new_task, episode_tasks=dict(episode_tasks or {}))
+    root = dataset.root
+    edited = edit.edit_dataset(dataset, root.with_name(f".{root.name}.edited"), change)
+    old = root.rename(root.with_name(f".{root.name}.before"))
+    edited.rename(root)
+    shutil.rmtree(old)
+    return LeRobotDataset(dataset.repo_id, root=root)
 
 
 def _place(dataset: LeRobotDataset, output_dir, repo_id: str | None) -> tuple[str, Path]:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from lerobot.common.datasets.compute_stats import compute_episode_stats
 from lerobot.common.datasets.conversion import Conversion, progress
+from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.common.datasets.episode_recorder import huggingface_metadata
 from lerobot.common.datasets.frame_table import read_episode
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
@@ -58,7 +59,8 @@ class VideoChange:
 @dataclass(frozen=True)
 class Edit:
     """What changes in each episode. `add` {name: (values, feature)}: an array over all frames, or a function
-    (row, episode, frame) -> value, and {dtype, shape, names}. `tasks`: old text -> new text, or one text for all.
+    (row, episode, frame) -> value, and {dtype, shape, names}. `tasks`: old text -> new text, or one text for all;
+    `episode_tasks`: the text of single episodes.
     """
 
     remove: Sequence[str] = ()
@@ -66,6 +68,7 @@ class Edit:
     add: Mapping[str, tuple[np.ndarray | Callable, dict]] = field(default_factory=dict)
     tasks: Mapping[str, str] | str | None = None
     video: VideoChange | None = None
+    episode_tasks: Mapping[int, str] = field(default_factory=dict)
 
     def check(self, features: Mapping[str, dict], tasks: Sequence[str]) -> None:
         """ValueError naming what does not fit the dataset."""
@@ -93,8 +96,10 @@ class Edit:
                     feature |= {"shape": (*self.video.size, 3), "names": ["height", "width", "channels"]}
         return normalize_features({**kept, **{name: dict(feature) for name, (_, feature) in self.add.items()}})
 
-    def task(self, text: str) -> str:
-        """The new text of a task."""
+    def task(self, text: str, episode: int) -> str:
+        """The new text of a task in an episode."""
+        if episode in self.episode_tasks:
+            return self.episode_tasks[episode]
         return self.tasks if isinstance(self.tasks, str) else (self.tasks or {}).get(text, text)
 
 
@@ -149,14 +154,19 @@ def split_dataset(
 
 def merge_datasets(datasets: Sequence[LeRobotDataset], output_dir: Path) -> Path:
     """Write the episodes of several datasets one after the other; ValueError if fps, robot or features differ."""
-    first = datasets[0].meta
-    for other in (dataset.meta for dataset in datasets[1:]):
+    check_alike([dataset.meta for dataset in datasets])
+    episodes = [(number, index) for number, dataset in enumerate(datasets) for index in dataset.meta.episodes]
+    return _write(datasets, episodes, output_dir, Edit())
+
+
+def check_alike(metas: Sequence[LeRobotDatasetMetadata]) -> None:
+    """ValueError if datasets differ in what all frames of one dataset share."""
+    first = metas[0]
+    for other in metas[1:]:
         for what in ("fps", "robot_type", "shapes", "dtypes"):
             left, right = getattr(first, what), getattr(other, what)
             if left != right:
                 raise ValueError(f"'{first.root}' has {what} {left}, '{other.root}' {right}; they cannot be merged.")
-    episodes = [(number, index) for number, dataset in enumerate(datasets) for index in dataset.meta.episodes]
-    return _write(datasets, episodes, output_dir, Edit())
 
 
 def _write(datasets: Sequence[LeRobotDataset], episodes: list[tuple[int, int]], output: Path, edit: Edit) -> Path:
@@ -232,7 +242,7 @@ class _EditedDataset:
     def _edited_rows(self, number: int, dataset: LeRobotDataset, episode: int):
         place = dataset.meta.locate_rows([episode])[0]
         table = read_episode(place).replace_schema_metadata(None)
-        texts = [self.edit.task(dataset.meta.tasks[i]) for i in table.column("task_index").to_pylist()]
+        texts = [self.edit.task(dataset.meta.tasks[i], episode) for i in table.column("task_index").to_pylist()]
         for text in texts:
             self.tasks.setdefault(text, len(self.tasks))
         columns = {self.edit.rename.get(k, k): table.column(k) for k in table.column_names if k not in self.edit.remove}

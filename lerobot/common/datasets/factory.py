@@ -19,17 +19,17 @@ class MissingStatisticsError(ValueError, KeyError):
     __str__ = Exception.__str__  # a KeyError's own would quote the message
 
 
-def resolve_delta_timestamps(policy_cfg, ds_meta: LeRobotDatasetMetadata) -> dict[str, list[float]] | None:
+def resolve_delta_timestamps(cfg, ds_meta: LeRobotDatasetMetadata) -> dict[str, list[float]] | None:
     """The seconds around a frame that a policy reads of each feature; None if it reads single frames only."""
     deltas = {}
     for key in ds_meta.features:
         indices = None
         if key == "next.reward":
-            indices = policy_cfg.reward_delta_indices
+            indices = cfg.reward_delta_indices
         elif key == "action":
-            indices = policy_cfg.action_delta_indices
+            indices = cfg.action_delta_indices
         elif key.startswith("observation."):
-            indices = policy_cfg.observation_delta_indices
+            indices = cfg.observation_delta_indices
         if indices is not None:
             deltas[key] = [index / ds_meta.fps for index in indices]
     return deltas or None

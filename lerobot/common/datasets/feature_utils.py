@@ -119,6 +119,23 @@ def _without_prefix(name: str) -> str:
 # --- what is wrong with a frame, as text --------------------------------------------------------------------
 
 
+def validate_episode_buffer(episode_buffer: Mapping[str, Any], total_episodes: int, features: Mapping) -> None:
+    """Raise unless a buffer is the next episode of a dataset, with frames in every feature.
+
+    ValueError for a missing `size` or `task`, no frames, or other keys; NotImplementedError for another number.
+    """
+    if missing := [key for key in ("size", "task") if key not in episode_buffer]:
+        raise ValueError(f"The episode buffer lacks {missing}.")
+    if episode_buffer["episode_index"] != total_episodes:
+        raise NotImplementedError(
+            f"The episode buffer is number {episode_buffer['episode_index']}; the next episode is {total_episodes}."
+        )
+    if not episode_buffer["size"]:
+        raise ValueError("An episode needs at least one frame; call add_frame() first.")
+    if text := presence_problems(set(episode_buffer) - {"size", "task"}, set(features)):
+        raise ValueError(text)
+
+
 def validate_features_presence(
     actual_features: set[str], expected_features: set[str], optional_features: set[str] = frozenset()
 ) -> str:

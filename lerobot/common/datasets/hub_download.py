@@ -19,10 +19,10 @@ NEWEST_READ = Version("3.0")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
-def is_valid_version(text: str) -> bool:
+def is_valid_version(version: str) -> bool:
     """Whether a branch or tag name is a format version."""
     try:
-        Version(text)
+        Version(version)
     except InvalidVersion:
         return False
     return True

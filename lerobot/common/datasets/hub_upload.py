@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import DatasetCard, HfApi
 
 from lerobot.common.datasets.utils import UNFINISHED_DIR
 
@@ -39,13 +40,40 @@ def dataset_card(meta, license: str = "apache-2.0", tags: list[str] | None = Non
     return CARD.format(
         license=license,
         tags="\n".join(f"- {tag}" for tag in ["LeRobot", *(tags or [])]),
-        episodes=meta.total_episodes,
-        frames=meta.total_frames,
-        fps=meta.fps,
-        robot=f", robot {meta.robot_type}" if meta.robot_type else "",
+        **_numbers(meta.info),
         tasks="; ".join(list(meta.tasks.values())[:20]),
-        info=json.dumps(meta.info, indent=4, ensure_ascii=False),
     )
+
+
+def _numbers(info: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "episodes": info.get("total_episodes", "?"),
+        "frames": info.get("total_frames", "?"),
+        "fps": info.get("fps", "?"),
+        "robot": f", robot {info['robot_type']}" if info.get("robot_type") else "",
+        "info": json.dumps(info, indent=4, ensure_ascii=False),
+    }
+
+
+def create_lerobot_dataset_card(
+    tags: list[str] | None = None, dataset_info: dict[str, Any] | None = None, **kwargs: Any
+) -> DatasetCard:
+    """A card for a dataset from its `info.json`; `license`, `repo_id` and `dataset_description` may be given."""
+    card = CARD.format(
+        license=kwargs.get("license", "apache-2.0"),
+        tags="\n".join(f"- {tag}" for tag in ["LeRobot", *(tags or [])]),
+        **_numbers(dataset_info or {}),
+        tasks=kwargs.get("dataset_description") or "see meta/tasks",
+    )
+    return DatasetCard(card)
+
+
+def create_branch(repo_id: str, *, branch: str, repo_type: str | None = None) -> None:
+    """Make a branch of a hub repository anew, from its main branch."""
+    api = HfApi()
+    if any(ref.name == branch for ref in api.list_repo_refs(repo_id, repo_type=repo_type).branches):
+        api.delete_branch(repo_id, branch=branch, repo_type=repo_type)
+    api.create_branch(repo_id, branch=branch, repo_type=repo_type)
 
 
 def push_to_hub(

@@ -54,6 +54,32 @@ def write_image(image: Any, fpath: str | Path, compress_level: int = PNG_COMPRES
     Path(fpath).write_bytes(image_array_to_png(to_rgb_uint8(image), compress_level))
 
 
+def image_array_to_pil_image(image_array: np.ndarray, range_check: bool = True) -> Any:
+    """An array, as `to_rgb_uint8` takes it, as a PIL picture; floats are not checked without `range_check`."""
+    from PIL import Image
+
+    if not range_check and image_array.dtype != np.uint8:
+        image_array = np.clip(image_array, 0, 1)
+    return Image.fromarray(to_rgb_uint8(image_array))
+
+
+def worker_thread_loop(queue: Queue) -> None:
+    """Write the queued (picture, path[, compression]) to files until None comes."""
+    while (job := queue.get()) is not None:
+        write_image(*job)
+        queue.task_done()
+    queue.task_done()
+
+
+def worker_process(queue: Queue, num_threads: int) -> None:
+    """`worker_thread_loop` in that many threads; returns when each one got its None."""
+    threads = [Thread(target=worker_thread_loop, args=(queue,), daemon=True) for _ in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 class AsyncImageWriter:
     """Threads that write pictures to PNG files; the first error is raised by `wait_until_done` and `stop`.
 
@@ -80,9 +106,9 @@ class AsyncImageWriter:
             self.queue.task_done()
         self.queue.task_done()
 
-    def save_image(self, image: Any, fpath: str | Path) -> None:
+    def save_image(self, image: Any, fpath: str | Path, compress_level: int = PNG_COMPRESSION) -> None:
         """Queue one picture; the array must not be changed afterwards."""
-        self.queue.put((image, Path(fpath)))
+        self.queue.put((image, Path(fpath), compress_level))
 
     def wait_until_done(self) -> None:
         """Return when everything queued is on disk; raises the first error that happened."""

@@ -79,12 +79,12 @@ def resolve_inside(root: Path, relative: str | Path) -> Path:
 # --- json lines ---------------------------------------------------------------------------------------------
 
 
-def load_json(path: str | Path) -> Any:
+def load_json(fpath: str | Path) -> Any:
     """Read a JSON file; DatasetError naming it if it is not JSON."""
     try:
-        return read_json(path)
+        return read_json(fpath)
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise DatasetError(f"'{path}' is not valid JSON: {e}.") from e
+        raise DatasetError(f"'{fpath}' is not valid JSON: {e}.") from e
 
 
 def load_jsonlines(path: str | Path) -> list[Any]:
@@ -114,9 +114,9 @@ def append_jsonlines(row: Any, path: str | Path) -> None:
 # --- metadata files -----------------------------------------------------------------------------------------
 
 
-def load_info(root: Path) -> dict:
+def load_info(local_dir: Path) -> dict:
     """Read `meta/info.json`, shapes as tuples; DatasetError if a needed field is absent or impossible."""
-    path = Path(root) / INFO_PATH
+    path = Path(local_dir) / INFO_PATH
     info = load_json(path)
     needed = ("codebase_version", "fps", "features", "data_path", "total_episodes", "total_frames")
     missing = [key for key in needed if key not in info]
@@ -134,21 +134,21 @@ def load_info(root: Path) -> dict:
     return info
 
 
-def write_info(info: dict, root: Path) -> None:
+def write_info(info: dict, local_dir: Path) -> None:
     """Write `meta/info.json` atomically."""
-    write_json(info, Path(root) / INFO_PATH)
+    write_json(info, Path(local_dir) / INFO_PATH)
 
 
-def load_tasks(root: Path) -> tuple[dict[int, str], dict[str, int]]:
+def load_tasks(local_dir: Path) -> tuple[dict[int, str], dict[str, int]]:
     """Read `meta/tasks.jsonl` as (index -> text, text -> index)."""
-    rows = sorted(load_jsonlines(Path(root) / TASKS_PATH), key=lambda row: row["task_index"])
+    rows = sorted(load_jsonlines(Path(local_dir) / TASKS_PATH), key=lambda row: row["task_index"])
     tasks = {row["task_index"]: row["task"] for row in rows}
     return tasks, {task: index for index, task in tasks.items()}
 
 
-def load_episodes(root: Path) -> dict[int, dict]:
+def load_episodes(local_dir: Path) -> dict[int, dict]:
     """Read `meta/episodes.jsonl` as episode index -> {episode_index, tasks, length}."""
-    rows = load_jsonlines(Path(root) / EPISODES_PATH)
+    rows = load_jsonlines(Path(local_dir) / EPISODES_PATH)
     return {row["episode_index"]: row for row in sorted(rows, key=lambda row: row["episode_index"])}
 
 
@@ -162,14 +162,14 @@ def serialize_stats(stats: dict) -> dict:
     return {key: {name: np.asarray(value).tolist() for name, value in values.items()} for key, values in stats.items()}
 
 
-def load_stats(root: Path) -> dict[str, dict[str, np.ndarray]]:
+def load_stats(local_dir: Path) -> dict[str, dict[str, np.ndarray]]:
     """Read the whole-dataset statistics of a v2.0 dataset."""
-    return cast_stats_to_numpy(load_json(Path(root) / STATS_PATH))
+    return cast_stats_to_numpy(load_json(Path(local_dir) / STATS_PATH))
 
 
-def write_stats(stats: dict, root: Path) -> None:
+def write_stats(stats: dict, local_dir: Path) -> None:
     """Write whole-dataset statistics (`meta/stats.json`) atomically."""
-    write_json(serialize_stats(stats), Path(root) / STATS_PATH)
+    write_json(serialize_stats(stats), Path(local_dir) / STATS_PATH)
 
 
 def load_episodes_stats(root: Path) -> dict[int, dict[str, dict[str, np.ndarray]]]:
@@ -210,10 +210,18 @@ def create_empty_dataset_info(codebase_version: str, fps: int, *args, **kwargs) 
     }
 
 
-def check_version_compatibility(repo_id: str | None, found: str | Version, current: str = CODEBASE_VERSION) -> None:
-    """Raise unless the dataset's version is read here: the current one, earlier ones of its major, or v3.0."""
-    found, current = Version(str(found)), Version(str(current))
-    if found.major < current.major:
+def check_version_compatibility(
+    repo_id: str | None,
+    version_to_check: str | Version,
+    current_version: str | Version = CODEBASE_VERSION,
+    enforce_breaking_major: bool = True,
+) -> None:
+    """Raise unless the dataset's version is read here: the current one, earlier ones of its major, or v3.0.
+
+    Without `enforce_breaking_major` earlier majors pass too.
+    """
+    found, current = Version(str(version_to_check)), Version(str(current_version))
+    if found.major < current.major and enforce_breaking_major:
         raise BackwardCompatibilityError(repo_id, found)
     if (found.major, found.minor) > (current.major, current.minor) and found != NEWEST_READ:
         raise ForwardCompatibilityError(repo_id, found)

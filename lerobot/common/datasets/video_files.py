@@ -97,15 +97,22 @@ class PacketWriter:
         self.close()
 
 
-def concatenate_video_files(paths: Sequence[Path], output: Path) -> list[float]:
-    """Join videos without encoding; returns the second at which each one starts."""
-    with PacketWriter(output) as writer:
-        return [float(writer.append(path)) for path in paths]
+def concatenate_video_files(
+    input_video_paths: Sequence[Path], output_video_path: Path, overwrite: bool = True
+) -> list[float]:
+    """Join videos without encoding; returns the second at which each one starts.
+
+    FileExistsError if the output exists and `overwrite` is off.
+    """
+    if not overwrite and Path(output_video_path).exists():
+        raise FileExistsError(f"Video '{output_video_path}' exists; give overwrite=True to replace it.")
+    with PacketWriter(output_video_path) as writer:
+        return [float(writer.append(one)) for one in input_video_paths]
 
 
-def get_video_duration_in_s(path: Path) -> float:
+def get_video_duration_in_s(video_path: Path) -> float:
     """Seconds from the first frame to the end of the last one."""
-    with av.open(str(path)) as source:
+    with av.open(str(video_path)) as source:
         stream = source.streams.video[0]
         if stream.duration is None:
             return float(source.duration / av.time_base)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import av
 import cv2
@@ -283,9 +284,11 @@ def _planar(frames: np.ndarray) -> np.ndarray:
     return planes
 
 
-def decode_with_torchcodec(video_path: str | Path, timestamps: Sequence[float], tolerance_s: float) -> torch.Tensor:
+def decode_with_torchcodec(
+    video_path: str | Path, timestamps: Sequence[float], tolerance_s: float, decoder: Any | None = None
+) -> torch.Tensor:
     """Frames nearest to `timestamps` as uint8 (T, 3, H, W) by torchcodec; errors as `decode_video_frames` has them."""
-    decoder = _torchcodec_decoder(str(video_path), file_version(video_path))
+    decoder = decoder or torchcodec_decoder(str(video_path), file_version(video_path))
     half = 0.5 / (decoder.metadata.average_fps or 30)
     last = decoder.metadata.end_stream_seconds
     wanted = torch.tensor(timestamps, dtype=torch.float64)
@@ -305,7 +308,8 @@ def decode_with_torchcodec(video_path: str | Path, timestamps: Sequence[float], 
 
 
 @functools.lru_cache(maxsize=DEFAULT_DECODER_CACHE_SIZE)
-def _torchcodec_decoder(path: str, version: tuple | None):
+def torchcodec_decoder(path: str, version: tuple | None):
+    """The decoder of a file in the state `version`; VideoDecodeError without such a file or if it is broken."""
     from torchcodec.decoders import VideoDecoder
 
     if version is None:
@@ -458,12 +462,13 @@ def get_video_info(video_path: str | Path) -> dict:
                 "video.fps": round(stream.average_rate) if stream.average_rate else None,
                 "video.channels": get_video_pixel_channels(context.pix_fmt),
             }
-            return {**info, **_audio_info(container)}
+            return {**info, **audio_info(container)}
     except (av.FFmpegError, IndexError) as e:
         raise VideoDecodeError(f"Video '{video_path}' cannot be opened: {e}.") from e
 
 
-def _audio_info(container) -> dict:
+def audio_info(container) -> dict:
+    """The sound entries of `get_video_info`, from an open container."""
     if not container.streams.audio:
         return {"has_audio": False}
     stream = container.streams.audio[0]

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from lerobot.common.envs.configs import EnvConfig
 
 
-def preprocess_observation(observation: dict[str, Any]) -> dict[str, Tensor]:
+def preprocess_observation(observations: dict[str, Any]) -> dict[str, Tensor]:
     """Names and layout of a policy's batch, from the numpy observation of a vector environment.
 
     Pictures uint8 (B, H, W, C) or (H, W, C) become float32 (B, C, H, W) in [0, 1]; `agent_pos` and
     `environment_state` become float32. Raises ValueError on pictures of another kind.
     """
     batch = {}
-    pixels = observation.get("pixels", {})
+    pixels = observations.get("pixels", {})
     pictures = (
         {f"{OBS_IMAGES}.{name}": picture for name, picture in pixels.items()}
         if isinstance(pixels, dict)
@@ -34,8 +34,8 @@ def preprocess_observation(observation: dict[str, Any]) -> dict[str, Tensor]:
     for key, picture in pictures.items():
         batch[key] = _channel_first(key, picture)
     for name, key in (("environment_state", OBS_ENV_STATE), ("agent_pos", OBS_STATE)):
-        if name in observation:
-            batch[key] = torch.from_numpy(np.asarray(observation[name])).float()
+        if name in observations:
+            batch[key] = torch.from_numpy(np.asarray(observations[name])).float()
     return batch
 
 

@@ -124,12 +124,12 @@ def _aggregate(tasks: Sequence[TaskMetrics]) -> dict[str, Any]:
     }
 
 
-def close_envs(envs: Any) -> None:
+def close_envs(obj: Any) -> None:
     """Close an environment, or every one in nested dicts and lists."""
-    if isinstance(envs, dict):
-        envs = list(envs.values())
-    if isinstance(envs, (list, tuple)):
-        for env in envs:
+    if isinstance(obj, dict):
+        obj = list(obj.values())
+    if isinstance(obj, (list, tuple)):
+        for env in obj:
             close_envs(env)
     else:
-        envs.close()
+        obj.close()

@@ -7,17 +7,17 @@ import logging
 import torch
 
 
-def is_torch_device_available(device: str) -> bool:
-    """Whether tensors can be put on `device` (`cpu`, `cuda`, `cuda:1`, `mps`); ValueError for other names."""
-    kind = device.split(":")[0]
+def is_torch_device_available(try_device: str) -> bool:
+    """Whether tensors can be put on `try_device` (`cpu`, `cuda`, `cuda:1`, `mps`); ValueError for other names."""
+    kind = try_device.split(":")[0]
     if kind == "cuda":
-        index = int(device.split(":")[1]) if ":" in device else 0
+        index = int(try_device.split(":")[1]) if ":" in try_device else 0
         return torch.cuda.is_available() and index < torch.cuda.device_count()
     if kind == "mps":
         return torch.backends.mps.is_available()
     if kind == "cpu":
         return True
-    raise ValueError(f"Unknown device '{device}': expected cpu, cuda, cuda:<index> or mps.")
+    raise ValueError(f"Unknown device '{try_device}': expected cpu, cuda, cuda:<index> or mps.")
 
 
 def auto_select_torch_device() -> torch.device:
@@ -25,16 +25,16 @@ def auto_select_torch_device() -> torch.device:
     return torch.device(next(d for d in ("cuda", "mps", "cpu") if is_torch_device_available(d)))
 
 
-def get_safe_torch_device(device: str, log: bool = False) -> torch.device:
+def get_safe_torch_device(try_device: str, log: bool = False) -> torch.device:
     """Return the torch device, or raise ValueError if it is not available here."""
-    if not is_torch_device_available(str(device)):
+    if not is_torch_device_available(str(try_device)):
         raise ValueError(
-            f"Device '{device}' is not available on this machine; use device '{auto_select_torch_device()}' "
+            f"Device '{try_device}' is not available on this machine; use device '{auto_select_torch_device()}' "
             "(flag --policy.device, or the override {'device_processor': {'device': ...}})."
         )
     if log:
-        logging.info("Using device %s", device)
-    return torch.device(device)
+        logging.info("Using device %s", try_device)
+    return torch.device(try_device)
 
 
 def is_amp_available(device: str) -> bool:

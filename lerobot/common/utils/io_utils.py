@@ -92,19 +92,19 @@ def _like(value: Any, example: Any) -> Any:
     return value
 
 
-def flatten_dict(data: dict, parent: str = "", sep: str = "/") -> dict[str, Any]:
+def flatten_dict(d: dict, parent_key: str = "", sep: str = "/") -> dict[str, Any]:
     """{'a': {'b': 1}} -> {'a/b': 1}."""
     flat = {}
-    for key, value in data.items():
-        name = f"{parent}{sep}{key}" if parent else str(key)
+    for key, value in d.items():
+        name = f"{parent_key}{sep}{key}" if parent_key else str(key)
         flat.update(flatten_dict(value, name, sep) if isinstance(value, dict) else {name: value})
     return flat
 
 
-def unflatten_dict(data: dict[str, Any], sep: str = "/") -> dict:
+def unflatten_dict(d: dict[str, Any], sep: str = "/") -> dict:
     """{'a/b': 1} -> {'a': {'b': 1}}."""
     nested: dict = {}
-    for key, value in data.items():
+    for key, value in d.items():
         *parents, leaf = key.split(sep)
         inner = nested
         for parent in parents:
