@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lerobot.common.checks.finding import Finding
+from lerobot.common.inference_server.planner import Plan
 
 JOINTS = [f"main_{i}" for i in range(6)]
 CAMERA = "observation.images.laptop"
@@ -13,7 +14,7 @@ CAMERA = "observation.images.laptop"
 class Counting:
     """Plans ten actions: the state plus 0, 1, 2, ... tenths of a degree."""
 
-    policy, history, actions = "counting", 1, 6
+    policy, actions, steps, rtc = "counting", 6, 10, False
 
     def __init__(self, picture: tuple[int, ...] | None = None, history: int = 1):
         self.inputs = {"observation.state": (6,), **({CAMERA: picture} if picture else {})}
@@ -25,10 +26,10 @@ class Counting:
             return [Finding("robot.policy.picture_size", "error", f"{CAMERA} is {size}.", fix="other camera")]
         return []
 
-    def plan(self, observation, task, robot_type):
+    def plan(self, observation, task, robot_type, continues):
         self.seen.append((observation, task))
         steps = np.arange(10, dtype=np.float32)[:, None] / 10
-        return observation["observation.state"][-1] + steps, {"model": 0.1}
+        return Plan(observation["observation.state"][-1] + steps, None, {"model": 0.1})
 
 
 def describe(**changes) -> dict:

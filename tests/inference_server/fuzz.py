@@ -11,8 +11,10 @@ import numpy as np
 from lerobot.common.inference_server import wire
 
 STATE = {"observation.state": [np.zeros(6, np.float32)]}
-OBSERVE = wire.encode("observe", sequence=1, task="pick", observation=STATE)
-CHUNK = wire.encode("chunk", sequence=1, actions=np.zeros((10, 6), np.float32), milliseconds={"model": 1.0})
+OBSERVE = wire.encode("observe", sequence=1, task="pick", observation=STATE, continues=None)
+CHUNK = wire.encode(
+    "chunk", sequence=1, actions=np.zeros((10, 6), np.float32), planned=None, milliseconds={"model": 1.0}
+)
 PREFIX = wire.PREFIX.pack(wire.MAGIC, wire.VERSION)
 
 

@@ -24,6 +24,8 @@ WELCOME = {
     "inputs": {"observation.state": [6]},
     "history": 1,
     "actions": 6,
+    "steps": 10,
+    "rtc": False,
     "findings": [],
 }
 
@@ -75,7 +77,7 @@ def lie(connect):
 
 
 def chunk(actions: np.ndarray):
-    return lambda sequence: wire.encode("chunk", sequence=sequence, actions=actions, milliseconds={})
+    return lambda sequence: wire.encode("chunk", sequence=sequence, actions=actions, planned=None, milliseconds={})
 
 
 def test_chunks_of_another_width_type_length_or_age_are_not_used(lie):
@@ -97,7 +99,7 @@ def test_chunks_of_another_width_type_length_or_age_are_not_used(lie):
 
 def test_an_answer_to_an_earlier_observation_is_passed_over(lie):
     late = [lambda sequence: wire.encode("chunk", sequence=sequence - 1, actions=np.ones((10, 6), np.float32),
-                                         milliseconds={})]  # fmt: skip
+                                         planned=None, milliseconds={})]  # fmt: skip
     client = lie(late, deadline_s=0.5)
     client.connect()
     with pytest.raises(ServerError, match="did not answer within 0.5 s"):

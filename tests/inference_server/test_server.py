@@ -14,6 +14,7 @@ pytest.importorskip("msgpack")
 
 from lerobot.common.inference_server import wire
 from lerobot.common.inference_server.client import RefusedError, RemotePolicy, ServerError
+from lerobot.common.inference_server.planner import Plan
 from lerobot.common.inference_server.server import LEASE_S, PolicyServer
 from tests.inference_server.counting import CAMERA, Counting, describe
 
@@ -158,8 +159,8 @@ def test_the_newest_observation_wins_while_the_model_is_busy():
     hello = {"client": "me", "arms": ["a"], "checkpoint": "", "task": "", "robot": describe()}
     server._hello(b"peer", hello)
     for sequence in (1, 2, 3):  # nothing computes yet
-        message = {"sequence": sequence, "task": "", "observation": {"observation.state": [np.zeros(6, np.float32)]}}
-        server._observe(b"peer", message)
+        state = {"observation.state": [np.zeros(6, np.float32)]}
+        server._observe(b"peer", {"sequence": sequence, "task": "", "observation": state, "continues": None})
     assert [work.sequence for work in server._waiting.values()] == [3] and server.superseded == 2
     server.close()
 
@@ -172,7 +173,7 @@ def test_a_policy_that_fails_or_plans_nonsense_is_told_and_the_server_goes_on(se
     planner.plan = lambda *_: 1 / 0
     with pytest.raises(ServerError, match="division"):
         client.request_chunk(observation())
-    planner.plan = lambda *_: (np.full((3, 6), np.nan), {})
+    planner.plan = lambda *_: Plan(np.full((3, 6), np.nan, np.float32))
     with pytest.raises(ServerError, match="NaN"):
         client.request_chunk(observation())
     planner.plan = plan

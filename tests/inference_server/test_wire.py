@@ -20,27 +20,31 @@ COUNT = 400
 
 def test_a_message_survives_the_way():
     actions = np.arange(12, dtype=np.float32).reshape(2, 6)
-    kind, fields = wire.decode(wire.encode("chunk", sequence=3, actions=actions, milliseconds={"model": 1.5}))
+    kind, fields = wire.decode(
+        wire.encode("chunk", sequence=3, actions=actions, planned=None, milliseconds={"model": 1.5})
+    )
     assert kind == "chunk" and fields["sequence"] == 3 and fields["milliseconds"] == {"model": 1.5}
     np.testing.assert_array_equal(fields["actions"], actions)
 
 
 def test_arrays_of_other_types_are_not_sent():
     with pytest.raises(wire.WireError, match="float64"):
-        wire.encode("chunk", sequence=0, actions=np.zeros((2, 6)), milliseconds={})
+        wire.encode("chunk", sequence=0, actions=np.zeros((2, 6)), planned=None, milliseconds={})
 
 
 @pytest.mark.parametrize("shape, size", [([2, 6], 44), ([3, 6], 48), ([0, 6], 0), ([-1, 6], 48), ([65536] * 5, 48)])
 def test_an_array_whose_bytes_do_not_fill_its_shape_is_refused(shape, size):
     actions = {"dtype": "f4", "shape": shape, "data": b"\0" * size}
     with pytest.raises(wire.WireError):
-        wire.decode(wire.encode("chunk", sequence=0, actions=actions, milliseconds={}))
+        wire.decode(wire.encode("chunk", sequence=0, actions=actions, planned=None, milliseconds={}))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_is_refused(value):
     with pytest.raises(wire.WireError, match="NaN"):
-        wire.decode(wire.encode("chunk", sequence=0, actions=np.full((1, 6), value, np.float32), milliseconds={}))
+        wire.decode(
+            wire.encode("chunk", sequence=0, actions=np.full((1, 6), value, np.float32), planned=None, milliseconds={})
+        )
 
 
 def test_fields_too_many_too_few_and_of_another_type_are_refused():

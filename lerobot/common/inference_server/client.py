@@ -13,8 +13,8 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,6 @@ class ServerError(ConnectionError):
 
 class RefusedError(ServerError):
     """The server refused, for a reason that trying again does not change."""
-
-
-@dataclass
-class Chunk:
-    """Actions float32 (T, A) in the robot's units, and how long each stage took in milliseconds."""
-
-    actions: torch.Tensor
-    milliseconds: dict[str, float] = field(default_factory=dict)
 
 
 class RemotePolicy:
@@ -77,7 +69,7 @@ class RemotePolicy:
         self._zmq, self._now, self._sequence = import_zmq(), now, 0
         self._keys = derive_keys(token) if token else None
         self._context, self._socket = self._zmq.Context(), None
-        self._history: deque[dict] = deque(maxlen=1)
+        self._history: deque[Mapping] = deque(maxlen=1)
         self._lock = threading.Lock()  # one request at a time, from whichever thread
 
     # -- connection ----------------------------------------------------------------------------------------------
@@ -88,8 +80,17 @@ class RemotePolicy:
         Raises RefusedError (wrong token or version, robot does not fit, arm in use) and ServerError (no answer, or a
         clock that jumps); the arm was not touched.
         """
-        with self._lock:
+        with self._lock, self._dropping():
             return self._connect()
+
+    @contextmanager
+    def _dropping(self) -> Iterator[None]:
+        """After a failure the connection is made anew: a late answer of the old one is never used."""
+        try:
+            yield
+        except ServerError:
+            self._drop()
+            raise
 
     def _connect(self) -> list[Finding]:
         self._open()
@@ -135,10 +136,10 @@ class RemotePolicy:
                 return
             connected |= event == zmq.EVENT_CONNECTED
             if event in refusals or (connected and event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED)):
-                raise RefusedError(
+                # A server that answered before is being started or stopped: that is worth another try.
+                raise (RefusedError if self.welcome is None else ServerError)(
                     f"{self.address} does not accept the connection: another token (--token_file), or no policy server."
                 )
-        self._drop()
         raise ServerError(
             f"No policy server answers at {self.address} (--server_address); start policy_server.py there."
         )
@@ -182,50 +183,62 @@ class RemotePolicy:
         """A new episode begins: earlier observations are forgotten."""
         self._history.clear()
 
-    def observe(self, observation: Mapping[str, torch.Tensor]) -> None:
-        """Remember an observation that no chunk is asked for; matters to policies that look at several."""
-        self._history.append(dict(observation))
+    def observe(self, observation: Mapping[str, torch.Tensor]) -> list[Mapping]:
+        """Remember an observation; returns all that the policy looks at, the newest last."""
+        if not self._history or self._history[-1] is not observation:
+            self._history.append(observation)
+        return list(self._history)
 
     def request_chunk(self, observation: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The chunk float32 (T, A) for an observation: state float32 (S,), pictures uint8 (H, W, 3); ServerError."""
-        self.observe(observation)
-        return self.request().actions
+        return torch.from_numpy(self.request(self.observe(observation))["actions"].copy())
 
-    def request(self) -> Chunk:
-        """The chunk for the last observation; connects again if the connection was lost."""
-        with self._lock:
+    def request(self, frames: list[Mapping], continues: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The chunk for observations, the newest last, as `wire.KINDS["chunk"]` with the milliseconds of all stages.
+
+        `continues` are the fields of `wire.CONTINUED`. Connects again if the connection was lost.
+        """
+        with self._lock, self._dropping():
             if self._socket is None:
                 self._connect()
-            try:
-                return self._request()
-            except ServerError:
-                self._drop()
-                raise
+            return self._request(frames, continues)
 
-    def _request(self) -> Chunk:
+    def _request(self, frames: list[Mapping], continues: dict[str, Any] | None) -> dict[str, Any]:
         self._sequence += 1
         start = self._now()
         message = wire.encode(
-            "observe", sequence=self._sequence, task=self.task, observation=self._encode(list(self._history))
+            "observe",
+            sequence=self._sequence,
+            task=self.task,
+            observation=self._encode(frames),
+            continues=continues,
         )
         encoded = self._now()
-        fields = self._ask(message, "chunk", self._sequence)
+        answer = self._ask(message, "chunk", self._sequence)
         took = self._now() - encoded
         if not 0 <= took <= self.deadline_s + 1:
             raise ServerError(f"An answer took {took:.2f} s of {self.deadline_s}: the clock jumped; it is not used.")
-        actions, spent = fields["actions"], fields["milliseconds"]
-        expected = self.welcome["actions"]
-        if actions.dtype != np.float32 or actions.ndim != 2 or actions.shape[1] != expected:
-            raise ServerError(f"The server sent actions {actions.dtype} {actions.shape}; expected (T, {expected}).")
+        self._require_chunk(answer["actions"], answer["planned"])
+        spent = answer["milliseconds"]
+        answer["milliseconds"] = {
+            "encode": (encoded - start) * 1e3,
+            "transport": took * 1e3 - sum(spent.values()),
+            **spent,
+        }
+        return answer
+
+    def _require_chunk(self, actions: np.ndarray, planned: np.ndarray | None) -> None:
+        width = self.welcome["actions"]
+        if actions.dtype != np.float32 or actions.ndim != 2 or actions.shape[1] != width:
+            raise ServerError(f"The server sent actions {actions.dtype} {actions.shape}; expected (T, {width}).")
         if len(actions) > LONGEST_CHUNK:
             raise ServerError(f"The server sent {len(actions)} actions; at most {LONGEST_CHUNK} are taken.")
-        network = took * 1e3 - sum(spent.values())
-        return Chunk(
-            torch.from_numpy(actions.copy()), {"encode": (encoded - start) * 1e3, "transport": network, **spent}
-        )
+        if planned is not None and (planned.dtype != np.float32 or planned.shape != (1, *actions.shape)):
+            raise ServerError(f"The server sent a plan {planned.shape} to actions {actions.shape}.")
 
-    def _encode(self, frames: list[dict]) -> dict[str, list]:
-        frames = [frames[0]] * (self._history.maxlen - len(frames)) + frames  # at the start there is no earlier one
+    def _encode(self, frames: list[Mapping]) -> dict[str, list]:
+        count = self.welcome["history"]
+        frames = [frames[0]] * (count - len(frames)) + frames[-count:]  # at the start there is no earlier one
         observation = {}
         for key in self.welcome["inputs"]:
             values = [np.asarray(frame[key]) for frame in frames]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,17 @@ from lerobot.common.checks.finding import Finding
 from lerobot.common.inference_server.handshake import compare, is_picture
 
 
+@dataclass
+class Plan:
+    """Actions float32 (T, A) in the robot's units, `planned` float32 (1, T, A) as the policy gave them, None where it
+    cannot continue a chunk, and milliseconds by stage.
+    """
+
+    actions: np.ndarray
+    planned: np.ndarray | None = None
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+
 class Planner(Protocol):
     """What a server serves."""
 
@@ -25,12 +37,14 @@ class Planner(Protocol):
     inputs: dict[str, tuple[int, ...]]  # feature -> shape; pictures (H, W, 3)
     history: int  # observations that one plan looks at
     actions: int  # width of a chunk
+    steps: int  # actions played of each chunk, as trained
+    rtc: bool  # whether it can continue a chunk
 
     def check(self, robot: dict, task: str) -> list[Finding]:
         """Whether a robot, as its hello describes it, and this checkpoint belong together."""
 
-    def plan(self, observation: dict[str, np.ndarray], task: str, robot_type: str) -> tuple[np.ndarray, dict]:
-        """(chunk float32 (T, A), milliseconds by stage) of observations (history, ...)."""
+    def plan(self, observation: dict[str, np.ndarray], task: str, robot_type: str, continues: dict) -> Plan:
+        """The chunk for observations (history, ...); `continues` is empty or the fields of `wire.CONTINUED`."""
 
 
 class CheckpointPlanner:
@@ -58,12 +72,14 @@ class CheckpointPlanner:
         }
         self.history = getattr(config, "n_obs_steps", 1)
         self.actions = config.action_feature.shape[0]
+        self.steps = getattr(config, "n_action_steps", 1)
+        self.rtc = self._policy.supports_rtc()
 
     def check(self, robot: dict, task: str) -> list[Finding]:
         """The doctor's checks of robot and checkpoint."""
         return compare(robot, self.config, self.facts, task)
 
-    def plan(self, observation: dict[str, np.ndarray], task: str, robot_type: str) -> tuple[np.ndarray, dict]:
+    def plan(self, observation: dict[str, np.ndarray], task: str, robot_type: str, continues: dict) -> Plan:
         """One chunk; states float32 (O, S), pictures uint8 (O, H, W, 3)."""
         device = torch.device(self.config.device)
         amp = torch.autocast(device.type) if self.config.use_amp else nullcontext()
@@ -75,17 +91,25 @@ class CheckpointPlanner:
                 tensors = {key: batch[key].unsqueeze(0) for key in observation}
                 batch = {**batch, **tensors}
             times.append(time.perf_counter())
-            chunk = self._policy.predict_action_chunk(batch)
+            chunk = self._policy.predict_action_chunk(batch, **_on_device(continues, device))
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter())
-            steps = [self._postprocess(step) for step in chunk.float().unbind(dim=1)]
-            actions = torch.cat(steps).to("cpu", torch.float32).numpy()
+            planned = chunk.float()
+            actions = torch.cat([self._postprocess(step).float().cpu() for step in planned.unbind(dim=1)]).numpy()
             times.append(time.perf_counter())
-        spent = np.diff(times) * 1e3
-        return actions, dict(zip(("preprocess", "model", "postprocess"), map(float, spent), strict=True))
+        stages = zip(("preprocess", "model", "postprocess"), np.diff(times) * 1e3, strict=True)
+        spent = {stage: float(milliseconds) for stage, milliseconds in stages}
+        return Plan(actions, planned.cpu().numpy() if self.rtc else None, spent)
 
 
 def _tensor(key: str, value: np.ndarray) -> torch.Tensor:
     tensor = torch.from_numpy(value.copy())  # what came over the network is read-only
     return tensor.permute(0, 3, 1, 2).contiguous().float() / 255 if is_picture(key) else tensor
+
+
+def _on_device(continues: dict, device: torch.device) -> dict:
+    if not continues:
+        return {}
+    left_over = torch.from_numpy(continues["prev_chunk_left_over"].copy()).to(device)
+    return {**continues, "prev_chunk_left_over": left_over}

@@ -44,6 +44,7 @@ class Work:
     sequence: int
     task: str
     observation: dict[str, list]
+    continues: dict[str, Any] | None
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -75,6 +76,11 @@ class PolicyServer:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._authenticator = None
+        self.clients: dict[bytes, Client] = {}
+        self.refused = self.superseded = self.planned = 0
+        self._waiting: dict[bytes, Work] = {}
+        self._arrived, self._stop = threading.Condition(), threading.Event()
+        self._threads: list[threading.Thread] = []
         self._configure(token)
         try:
             self._socket.bind(f"tcp://{'127.0.0.1' if host == 'localhost' else host}:{port or '*'}")
@@ -82,12 +88,6 @@ class PolicyServer:
             self.close()
             raise OSError(f"--host={host} --port={port}: {e}.") from None
         self.address = self._socket.getsockopt(zmq.LAST_ENDPOINT).decode().removeprefix("tcp://")
-        self.clients: dict[bytes, Client] = {}
-        self.refused = self.superseded = self.planned = 0
-        self._waiting: dict[bytes, Work] = {}
-        self._arrived = threading.Condition()
-        self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
 
     def _configure(self, token: str | None) -> None:
         zmq, socket = self._zmq, self._socket
@@ -129,12 +129,11 @@ class PolicyServer:
 
     def close(self) -> None:
         """Stop and free the port."""
-        if getattr(self, "_threads", None):
-            self._stop.set()
-            with self._arrived:
-                self._arrived.notify_all()
-            for thread in self._threads:
-                thread.join()
+        self._stop.set()
+        with self._arrived:
+            self._arrived.notify_all()
+        while self._threads:
+            self._threads.pop().join()
         if self._authenticator is not None:
             self._authenticator.stop()
         self._socket.close(0)
@@ -217,6 +216,8 @@ class PolicyServer:
             inputs={key: list(shape) for key, shape in planner.inputs.items()},
             history=planner.history,
             actions=planner.actions,
+            steps=planner.steps,
+            rtc=planner.rtc,
             findings=wire.findings_to_wire(findings),
         )
 
@@ -252,10 +253,12 @@ class PolicyServer:
         if message["sequence"] <= client.sequence:
             raise Refusal("sequence", f"Observation {message['sequence']} came after {client.sequence}.")
         _require_shapes(message["observation"], client)
+        if message["continues"] is not None:
+            _require_continuation(message["continues"]["prev_chunk_left_over"], client.planner)
         client.sequence = message["sequence"]
         with self._arrived:
             self.superseded += peer in self._waiting
-            self._waiting[peer] = Work(client, message["sequence"], message["task"], message["observation"])
+            self._waiting[peer] = Work(client, **message)
             self._arrived.notify()
 
     def _bye(self, peer: bytes, _bye: dict) -> None:
@@ -290,17 +293,20 @@ class PolicyServer:
                 for key, values in work.observation.items()
             }
             decoded = time.perf_counter()
-            actions, spent = work.client.planner.plan(observation, work.task, work.client.robot["type"])
+            robot = work.client.robot["type"]
+            plan = work.client.planner.plan(observation, work.task, robot, work.continues or {})
         except wire.WireError as e:
             return self._refuse(peer, Refusal("malformed", str(e)), work.sequence)
         except Exception as e:  # of the model: the other clients are still served
             logging.exception("The policy failed on an observation of %s.", work.client.name)
             return self._refuse(peer, Refusal("failed", f"The policy failed: {e}"), work.sequence)
-        if not np.isfinite(actions).all():
+        if not np.isfinite(plan.actions).all():
             return self._refuse(peer, Refusal("failed", "The policy planned NaN or infinity."), work.sequence)
-        spent = {"queue": (start - work.since) * 1e3, "decode": (decoded - start) * 1e3, **spent}
+        spent = {"queue": (start - work.since) * 1e3, "decode": (decoded - start) * 1e3, **plan.milliseconds}
         self.planned += 1
-        return wire.encode("chunk", sequence=work.sequence, actions=actions.astype(np.float32), milliseconds=spent)
+        return wire.encode(
+            "chunk", sequence=work.sequence, actions=plan.actions, planned=plan.planned, milliseconds=spent
+        )
 
 
 def _require_shapes(observation: dict[str, list], client: Client) -> None:
@@ -317,6 +323,14 @@ def _require_shapes(observation: dict[str, list], client: Client) -> None:
             shape = tuple(value["shape"]) if jpeg else value.shape
             if shape != expected or (jpeg and key not in cameras) or (not jpeg and value.dtype != dtype):
                 raise Refusal("observation", f"{key} is {shape}, announced was {expected} {np.dtype(dtype)}.")
+
+
+def _require_continuation(left_over: np.ndarray, planner: Planner) -> None:
+    """Refusal unless the policy can continue a chunk and this is the rest of one."""
+    if not planner.rtc:
+        raise Refusal("rtc", f"The policy '{planner.policy}' cannot continue a chunk: use --player=async.")
+    if left_over.dtype != np.float32 or left_over.shape[0::2] != (1, planner.actions) or left_over.ndim != 3:
+        raise Refusal("rtc", f"The rest of a chunk is {left_over.shape}, expected (1, N, {planner.actions}).")
 
 
 class _OneKey:

@@ -75,6 +75,13 @@ def binary(value: Any, where: str) -> bytes:
     return value
 
 
+def flag(value: Any, where: str) -> bool:
+    """True or false."""
+    if type(value) is not bool:
+        raise WireError(f"{where}: expected true or false.")
+    return value
+
+
 def optional(inner: Check) -> Check:
     """None, or what `inner` takes."""
     return lambda value, where: None if value is None else inner(value, where)
@@ -148,6 +155,11 @@ ROBOT = {
     "fps": number,
     "units": text(),
 }
+CONTINUED = {
+    "inference_delay": integer(0, 65_536),
+    "prev_chunk_left_over": array,  # (1, N, A) as the policy gave them
+    "execution_horizon": optional(integer(1, 65_536)),
+}
 KINDS: dict[str, Check] = {
     "hello": record(
         {"client": text(), "arms": list_of(text(), 8), "checkpoint": text(), "task": text(1024), "robot": record(ROBOT)}
@@ -159,15 +171,29 @@ KINDS: dict[str, Check] = {
             "inputs": map_of(SHAPE, 32),  # what the policy looks at, without history
             "history": integer(1, 64),  # observations per request
             "actions": integer(1, 1024),  # width of a chunk
+            "steps": integer(1, 65_536),  # actions that the checkpoint was trained to play of each chunk
+            "rtc": flag,  # whether it can continue a chunk that is being played
             "findings": list_of(FINDING, 64),
         }
     ),
     "ping": record({"sequence": integer()}),
     "pong": record({"sequence": integer()}),
     "observe": record(
-        {"sequence": integer(), "task": text(1024), "observation": map_of(list_of(picture_or_array, 64), 32)}
+        {
+            "sequence": integer(),
+            "task": text(1024),
+            "observation": map_of(list_of(picture_or_array, 64), 32),
+            "continues": optional(record(CONTINUED)),
+        }
     ),
-    "chunk": record({"sequence": integer(), "actions": array, "milliseconds": map_of(number, 16)}),
+    "chunk": record(
+        {
+            "sequence": integer(),
+            "actions": array,  # (T, A) in the robot's units
+            "planned": optional(array),  # (1, T, A) as the policy gave them, where it can continue a chunk
+            "milliseconds": map_of(number, 16),
+        }
+    ),
     "bye": record({}),
     "refused": record({"sequence": integer(), "code": text(), "message": text(4096), "findings": list_of(FINDING, 64)}),
 }

@@ -68,10 +68,14 @@ class Planner(Protocol):
         """Begin with a chunk; called only when none is in the making."""
 
     def result(self) -> Chunk | None:
-        """The chunk, once, when it is there; raises what went wrong with it. Never waits."""
+        """The chunk, once, when it is there; raises LostChunkError or what went wrong with it. Never waits."""
 
     def reset(self) -> None:
         """A new episode: what is in the making is never returned."""
+
+
+class LostChunkError(Exception):
+    """The chunk that was asked for will not come; the player asks again, with the observation of that tick."""
 
 
 class DelayEstimate:
@@ -197,7 +201,12 @@ class ChunkPlayer:
     def _collect(self) -> None:
         if self._pending is None:
             return
-        if (chunk := self.planner.result()) is None:
+        try:
+            chunk = self.planner.result()
+        except LostChunkError:
+            self._pending = None
+            return
+        if chunk is None:
             self._give_up()
             return
         chunk = self._in_order(chunk)

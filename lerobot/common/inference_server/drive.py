@@ -1,0 +1,127 @@
+"""An arm that is moved by a policy on another machine: while no chunk comes it holds, then it is landed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+
+import numpy as np
+import torch
+
+from lerobot.common.inference_server.client import RefusedError, RemotePolicy, ServerError
+from lerobot.common.player.chunk_player import Chunk, ChunkPlayer, LostChunkError, Request
+from lerobot.common.player.latency import LatencyBudget
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0  # between two attempts to reach a server that is lost
+
+
+class RemotePlanner:
+    """A player's planner on another machine: asks in a thread, pauses after a failure, and then has it asked again."""
+
+    def __init__(self, remote: RemotePolicy):
+        self.remote, self.budget = remote, LatencyBudget()
+        self.failures = 0  # in all
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="remote_planner")
+        self._job: Future[Chunk] | None = None
+        self._pause, self._closed = FIRST_PAUSE_S, Event()
+
+    def start(self, request: Request) -> None:
+        """Ask."""
+        frames = self.remote.observe(request.observation)
+        continues = request.options()
+        if continues:
+            continues["prev_chunk_left_over"] = request.prev_chunk_left_over.numpy()
+        self._job = self._pool.submit(self._ask, frames, continues or None)
+
+    def result(self) -> Chunk | None:
+        """The chunk; LostChunkError when the server did not give one, RefusedError when it never will."""
+        if self._job is None or not self._job.done():
+            return None
+        job, self._job = self._job, None
+        return job.result()
+
+    def reset(self) -> None:
+        """A new episode: what is under way is not used."""
+        self._job = None
+        self.remote.reset()
+
+    def close(self) -> None:
+        """End the thread and the connection."""
+        self._closed.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.remote.close()
+
+    def _ask(self, frames: list, continues: dict | None) -> Chunk:
+        try:
+            answer = self.remote.request(frames, continues)
+        except RefusedError:
+            raise
+        except ServerError as e:
+            self.failures += 1
+            logging.log(logging.WARNING if self._pause == FIRST_PAUSE_S else logging.DEBUG, "%s The arm holds.", e)
+            self._closed.wait(self._pause)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+            raise LostChunkError(str(e)) from e
+        self._pause = FIRST_PAUSE_S
+        self._count(answer["milliseconds"])
+        planned = None if answer["planned"] is None else torch.from_numpy(answer["planned"].copy())
+        return Chunk(torch.from_numpy(answer["actions"].copy()), planned)
+
+    def _count(self, milliseconds: dict[str, float]) -> None:
+        model = {stage: milliseconds.get(stage, 0.0) for stage in ("preprocess", "model", "postprocess")}
+        for stage, spent in model.items():
+            self.budget.add(stage, spent / 1e3)
+        self.budget.add("transport", (sum(milliseconds.values()) - sum(model.values())) / 1e3)
+
+
+class RemoteRunner:
+    """What `control_loop` asks for actions; ServerError when the arm held for longer than `land_after_s`.
+
+    After a hold the arm goes on with the envelope's slow first approach, as after any gap.
+    """
+
+    def __init__(self, robot, player: ChunkPlayer, land_after_s: float):
+        self.robot, self.player, self.land_after_s = robot, player, land_after_s
+        self._moved: float | None = None  # when the last action of a chunk was sent
+
+    def reset(self) -> None:
+        """A new episode."""
+        self.player.reset()
+        self._moved = None
+
+    def act(self, observation: dict[str, torch.Tensor], _task: str) -> torch.Tensor:
+        """The next action (A,), or the last command while there is none."""
+        self.player.planner.remote.observe(observation)
+        now, held = self.robot.clock.now(), self.player.held
+        self._moved = now if self._moved is None else self._moved
+        action = self.player.step(observation, now)
+        gap = now - self._moved
+        if self.player.held == held and action is not None:
+            if gap > self.robot.envelope_config.hold_after_s:
+                self.robot.engage()
+            self._moved = now
+            return action
+        if gap > self.land_after_s:
+            raise ServerError(f"No chunk came for {gap:.1f} s (--land_after_s={self.land_after_s}): the arm is landed.")
+        return torch.from_numpy(np.concatenate([e.commanded for e in self.robot.envelopes.values()]))
+
+
+def try_out(robot, remote: RemotePolicy) -> float:
+    """Ask for one chunk for what the open robot sees now, torque untouched; milliseconds, ServerError if it fails.
+
+    A first inference is slow (kernels are chosen, caches filled), so its time says nothing and it has time.
+    """
+    observation = {"observation.state": torch.from_numpy(robot.follower_positions())}
+    for name, camera in robot.cameras.items():
+        observation[f"observation.images.{name}"] = torch.from_numpy(np.array(camera.async_read()))
+    patience, remote.deadline_s = remote.deadline_s, max(remote.deadline_s, 60.0)
+    try:
+        remote.request_chunk(observation)
+        start = time.monotonic()
+        remote.request_chunk(observation)
+    finally:
+        remote.deadline_s = patience
+        remote.reset()
+    return (time.monotonic() - start) * 1e3

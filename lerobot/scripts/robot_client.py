@@ -1,0 +1,140 @@
+#!/usr/bin/env python
+"""Move this machine's arm by a policy on another one (policy_server.py).
+
+    python lerobot/scripts/robot_client.py --robot.type=koch --server_address=HOST:8080 --token_file=token.txt \
+        --task="Pick up the cube." --duration_s=60
+
+Robot and checkpoint are compared, and one chunk is tried, before torque is switched on. Needs
+pip install -e ".[remote]".
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from lerobot.common.checks.finding import Finding
+from lerobot.common.inference_server.client import RefusedError, RemotePolicy, ServerError
+from lerobot.common.inference_server.configs import RobotClientConfig, without_foreign_flags
+from lerobot.common.inference_server.drive import RemotePlanner, RemoteRunner, try_out
+from lerobot.common.inference_server.handshake import describe_robot, name_arms
+from lerobot.common.inference_server.keys import read_token
+from lerobot.common.player.chunk_player import ChunkPlayer
+from lerobot.common.robot_devices.control_utils import control_loop, landing_on_signals
+from lerobot.common.robot_devices.pace import Pace
+from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
+from lerobot.common.robot_devices.robots.utils import make_robot_from_config
+from lerobot.common.utils.io_utils import write_json
+from lerobot.common.utils.utils import init_logging, run_command
+from lerobot.configs import parser
+
+
+class RobotClient:
+    """One run: `prepare` compares and tries with the arm at rest, `run` moves it, `close` lands it."""
+
+    def __init__(self, cfg: RobotClientConfig):
+        self.cfg = cfg
+        self.token = read_token(cfg.token_file)
+        self.robot = make_robot_from_config(cfg.robot, cfg.envelope, cfg.safety != "off")
+        self.remote: RemotePolicy | None = None
+        self.planner: RemotePlanner | None = None
+
+    def prepare(self) -> None:
+        """Open, connect, print one table, switch torque on; ValueError (nothing moved) if anything is wrong."""
+        robot = self.robot
+        robot.open()
+        rows, findings = preflight(robot, Plan(fps=self.cfg.fps))
+        if any(bus.calibration is None for bus in robot.follower_arms.values()):
+            fix = "control_robot.py --control.type=calibrate"
+            findings.append(Finding("remote.calibration", "error", "The arm is not calibrated.", fix=fix))
+        if not any(finding.severity == "error" for finding in findings):
+            findings += self._connect(rows)
+        print(format_table(rows, findings), flush=True)
+        errors = sum(finding.severity == "error" for finding in findings)
+        if errors:
+            raise ValueError(f"{errors} problems in the table above; torque was not switched on.")
+        robot.energise()
+        if hasattr(robot, "reset_scene"):
+            robot.reset_scene(robot.seed)
+
+    def _connect(self, rows: list[tuple[str, str]]) -> list[Finding]:
+        cfg = self.cfg
+        self.remote = RemotePolicy(
+            cfg.server_address,
+            describe_robot(self.robot, cfg.fps),
+            name_arms(self.robot),
+            checkpoint=cfg.checkpoint,
+            task=cfg.task,
+            token=self.token,
+            quality=cfg.jpeg_quality,
+            deadline_s=cfg.deadline_s,
+        )
+        try:
+            findings = self.remote.connect()
+            milliseconds = try_out(self.robot, self.remote)
+        except ServerError as e:
+            code = "remote.refused" if isinstance(e, RefusedError) else "remote.server"
+            return [*e.findings, Finding(code, "error", str(e))]
+        welcome = self.remote.welcome
+        rows.append(("server", f"{cfg.server_address}: {welcome['policy']} '{welcome['checkpoint']}'"))
+        rows.append(("chunk", f"{milliseconds:.0f} ms, {self._steps()} actions of each are played"))
+        if cfg.player == "rtc" and not welcome["rtc"]:
+            text = f"The policy '{welcome['policy']}' cannot continue a chunk."
+            findings.append(Finding("remote.rtc", "error", text, fix="--player=async"))
+        return findings
+
+    def _steps(self) -> int:
+        return self.cfg.actions_per_chunk or self.remote.welcome["steps"]
+
+    def run(self) -> dict:
+        """Move the arm until the time is over; returns the numbers of the run."""
+        cfg, pace = self.cfg, Pace(self.cfg.fps)
+        self.planner = RemotePlanner(self.remote)
+        player = ChunkPlayer(self.planner, cfg.player, cfg.fps, self._steps())
+        runner = RemoteRunner(self.robot, player, cfg.land_after_s)
+        try:
+            control_loop(self.robot, cfg.duration_s, policy=runner, fps=cfg.fps, single_task=cfg.task, pace=pace)
+        finally:
+            report = {**pace.summary(), **player.report(), "lost_requests": self.planner.failures}
+            report["latency"] = self.planner.budget.summary()
+            logging.info("%s | held %d ticks", self.planner.budget.line(), player.held)
+            if cfg.report:
+                write_json(report, Path(cfg.report))
+        return report
+
+    def close(self) -> None:
+        """Land the arm, switch torque off, and leave the server."""
+        try:
+            if self.robot.is_open:
+                self.robot.disconnect()
+        finally:
+            if self.planner is not None:
+                self.planner.close()
+            elif self.remote is not None:
+                self.remote.close()
+
+
+def robot_client(cfg: RobotClientConfig) -> dict:
+    """A whole run; whatever ends it, the arm is landed and its torque switched off."""
+    client = RobotClient(cfg)
+    with landing_on_signals():
+        try:
+            client.prepare()
+            return client.run()
+        finally:
+            client.close()
+
+
+def main() -> None:
+    """The command."""
+    init_logging()
+    run_command(lambda: print(json.dumps(robot_client(parse(sys.argv[1:])), indent=2)))
+
+
+def parse(argv: list[str]) -> RobotClientConfig:
+    """The configuration of a command line, of ours or LeRobot's."""
+    return parser.parse(RobotClientConfig, without_foreign_flags(argv))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""A simulated arm that is moved over the network: what moves it, and what happens when the server does not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("zmq")
+pytest.importorskip("msgpack")
+pytest.importorskip("mujoco")
+
+from lerobot.common.inference_server.client import ServerError
+from lerobot.common.inference_server.configs import PolicyServerConfig
+from lerobot.common.inference_server.planner import Plan
+from lerobot.scripts.robot_client import RobotClient, parse, robot_client
+from tests.inference_server.counting import Counting
+
+SIM = ["--robot.type=koch_sim", "--robot.time=lockstep", "--robot.supervise=false", "--robot.cameras={}"]
+
+
+class Waving(Counting):
+    """Moves the first joint by `step` degrees per action, from where it is; `fail` is called before."""
+
+    def __init__(self, step: float = 0.5, fail=None):
+        super().__init__()
+        self.step, self.fail = step, fail
+
+    def plan(self, observation, task, robot_type, continues):
+        self.seen.append(task)
+        if self.fail is not None:
+            self.fail(len(self.seen))
+        steps = np.zeros((10, 6), np.float32)
+        steps[:, 0] = self.step * np.arange(1, 11)
+        return Plan(observation["observation.state"][-1] + steps)
+
+
+def client_for(server, *flags: str) -> RobotClient:
+    return RobotClient(parse([*SIM, f"--server_address={server.address}", *flags]))
+
+
+def record_commands(robot) -> list[np.ndarray]:
+    sent, send = [], robot.send_action
+
+    def recording(action):
+        sent.append(np.array(send(action)))
+        return action
+
+    robot.send_action = recording
+    return sent
+
+
+def test_a_policy_on_a_server_moves_the_arm_and_the_run_is_reported(serve, tmp_path):
+    planner = Waving()
+    report = tmp_path / "run.json"
+    server = serve(planner)
+    numbers = robot_client(
+        parse([*SIM, f"--server_address={server.address}", "--task=wave", "--duration_s=2", f"--report={report}"])
+    )
+    assert set(planner.seen) == {"wave"} and len(planner.seen) > 3
+    assert numbers == json.loads(report.read_text())
+    assert numbers["ticks"] == 60 and numbers["lost_requests"] == 0 and numbers["latency"]["transport"]["n"] > 3
+    assert not server.clients  # it said goodbye
+
+
+def test_a_lost_server_makes_the_arm_hold_and_then_land_with_torque_off(serve):
+    server = serve(Waving())
+    client = client_for(server, "--deadline_s=0.3", "--land_after_s=1", "--duration_s=60")
+    client.prepare()
+    robot = client.robot
+    rest, sent = robot.resting["main"].copy(), record_commands(robot)
+    capture, ticks = robot.capture_observation, []
+
+    def capturing():
+        ticks.append(1)
+        if len(ticks) == 30:
+            server.close()
+        return capture()
+
+    robot.capture_observation = capturing
+    with pytest.raises(ServerError, match="landed"):
+        client.run()
+    held = np.array(sent[-20:])
+    assert np.abs(held - held[-1]).max() < 1e-3 and abs(held[-1, 0] - rest[0]) > 2  # it held, away from its rest
+    glide, end = robot.glide, []
+    robot.glide = lambda *way: (glide(*way), end.append(robot.follower_arms["main"].read("Present_Position")))
+    client.close()
+    assert np.abs(end[0] - rest).max() < 6
+
+
+def test_chunks_that_jump_and_chunks_that_are_no_numbers_stay_inside_the_envelope(serve):
+    def fail(count: int) -> None:
+        if count % 3 == 0:
+            raise ArithmeticError("diverged")
+
+    server = serve(Waving(step=80.0, fail=fail))
+    client = client_for(server, "--duration_s=2", "--land_after_s=30")
+    client.prepare()
+    sent = record_commands(client.robot)
+    client.run()
+    limits = client.robot.envelopes["main"].limits
+    speed = np.abs(np.diff(np.array(sent), axis=0)) * 30
+    assert (speed <= np.array(limits.speed) * 1.01).all()
+    assert (np.array(sent) <= np.array(limits.high) + 1e-3).all()
+    client.close()
+
+
+def test_nothing_is_energised_when_the_server_does_not_answer_or_refuses(serve, capsys):
+    client = RobotClient(parse([*SIM, "--server_address=127.0.0.1:9", "--deadline_s=0.3"]))
+    with pytest.raises(ValueError, match="torque was not switched on"):
+        client.prepare()
+    assert client.robot.twin.ask("state")["torque"][:6] == [False] * 6
+    client.close()
+    assert "policy_server.py" in capsys.readouterr().out
+    refusing = client_for(serve(), "--checkpoint=other")
+    with pytest.raises(ValueError, match="torque"):
+        refusing.prepare()
+    assert "Served are default" in capsys.readouterr().out
+    refusing.close()
+
+
+def test_flags_of_lerobot_pass_and_those_by_which_a_client_would_choose_the_checkpoint_do_not(caplog):
+    cfg = parse([*SIM, "--chunk_size_threshold=0.5", "--actions_per_chunk=5"])
+    assert cfg.actions_per_chunk == 5 and "chunk_size_threshold has no effect" in caplog.text
+    with pytest.raises(ValueError, match="policy_server.py"):
+        parse([*SIM, "--pretrained_name_or_path=evil/checkpoint"])
+    with pytest.raises(ValueError, match="Nothing to serve"):
+        PolicyServerConfig()
+    for wrong in ("--player=fast", "--server_address=here", "--jpeg_quality=200"):
+        with pytest.raises(ValueError, match="expected"):
+            parse([*SIM, wrong])
