@@ -303,3 +303,33 @@ def test_kill_leaves_every_saved_episode_and_nothing_of_the_running_one(tmp_path
         assert len(load_jsonlines(root / "meta" / f"{name}.jsonl")) == 2
     record_episode(dataset, 2, 3)
     assert LeRobotDataset(root=root)[9]["action"][0] == 202.5
+
+
+DROP_UNTIL_KILLED = """
+    import sys
+    from lerobot.common.datasets import recovery
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+    def stop_here(*_):
+        print("ready", flush=True); sys.stdin.read()
+    recovery._remove_uncounted = stop_here
+    LeRobotDataset(root=sys.argv[1]).drop_last_episode()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_last_episode_can_be_taken_out_and_a_kill_leaves_no_half_of_it(tmp_path, killed):
+    root = tmp_path / "set"
+    dataset = record(root, (4, 3), feature_set=features(video=1, image=1))
+    if killed:
+        command = [sys.executable, "-c", textwrap.dedent(DROP_UNTIL_KILLED), str(root)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "ready\n"
+            os.kill(process.pid, signal.SIGKILL)
+        dataset = LeRobotDataset(root=root)
+    else:
+        dataset.drop_last_episode()
+    assert (dataset.num_episodes, dataset.meta.total_frames) == (1, 4) and not (root / UNFINISHED_DIR).exists()
+    assert not [name for name in files(root) if "episode_000001" in name]
+    record_episode(dataset, 1, 5)
+    again = LeRobotDataset(root=root)
+    assert (again.num_episodes, len(again)) == (2, 9) and again.meta.stats["action"]["count"] == [9]

@@ -245,6 +245,21 @@ class LeRobotDatasetMetadata:
         write_info(self.info, self.root)
         self.count_episode(row, stats)
 
+    def uncount_last_episode(self) -> None:
+        """Let `info.json` of a v2.1 dataset no longer count the newest episode; its files are left to be removed."""
+        stats, total = dict(self.episodes_stats), self.total_episodes - 1
+        row = self.episodes.pop(total)
+        stats.pop(total)
+        self._episodes_stats, self.stats = stats, self._aggregate(stats) if stats else {}
+        self.info.update(
+            total_episodes=total,
+            total_frames=self.total_frames - row["length"],
+            total_videos=total * len(self.video_keys),
+            total_chunks=self.get_episode_chunk(total - 1) + 1 if total else 0,
+            splits={"train": f"0:{total}"} if total else {},
+        )
+        write_info(self.info, self.root)
+
     def count_episode(self, row: dict, stats: dict) -> None:
         """Remember an episode that is on disk."""
         if self._episodes_stats is not None:

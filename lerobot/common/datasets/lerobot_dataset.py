@@ -17,6 +17,7 @@ from lerobot.common.datasets.frame_table import EpisodeFile, FrameTable
 from lerobot.common.datasets.hub_download import download_files
 from lerobot.common.datasets.hub_upload import push_to_hub
 from lerobot.common.datasets.image_writer import AsyncImageWriter
+from lerobot.common.datasets.recovery import drop_last_episode
 from lerobot.common.datasets.utils import (
     CODEBASE_VERSION,
     DatasetError,
@@ -416,6 +417,12 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def clear_episode_buffer(self, delete_images: bool = True) -> None:
         """Forget the frames of the running episode; nothing of them stays on disk."""
         self.recorder.discard()
+
+    def drop_last_episode(self) -> None:
+        """Remove the episode that was saved last (v2.1 only, else ValueError); frames being recorded are forgotten."""
+        self.clear_episode_buffer()
+        drop_last_episode(self.meta)
+        self._recorder, self._table = None, None
 
     def has_pending_frames(self) -> bool:
         """Whether frames were added since the last saved episode."""

@@ -81,6 +81,20 @@ def discard_unfinished(root: Path) -> list[str]:
     return done
 
 
+def drop_last_episode(meta) -> None:
+    """Take the newest episode out of a v2.1 dataset (its metadata); killed on the way, it is there or gone entirely.
+
+    ValueError for a v3.0 dataset, whose episodes share files, and for one without episodes.
+    """
+    if meta.is_v30 or meta.total_episodes == 0:
+        what = f"is {meta.info['codebase_version']}" if meta.is_v30 else "has no episode"
+        raise ValueError(f"The last episode of '{meta.root}' cannot be taken out: the dataset {what}.")
+    folder = RecordingFolder(meta.root)  # while it exists, whoever opens the dataset next would finish the removal
+    meta.uncount_last_episode()
+    _remove_uncounted(meta.root, meta.info)
+    folder.release()
+
+
 def _remove_uncounted(root: Path, info: dict) -> list[str]:
     """Remove the files and lines of a v2.1 episode that info.json does not count."""
     done = _remove_files(root, info["total_episodes"])

@@ -31,6 +31,7 @@ from lerobot.common.robot_devices.motors.calibration import save_calibration
 from lerobot.common.robot_devices.pace import Pace
 from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
 from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
+from lerobot.common.utils.io_utils import write_text
 
 DEFAULT_FPS = 30
 REPORT_NAME = "control_report.jsonl"  # beside the dataset's folder: one line per episode
@@ -91,7 +92,7 @@ def record(robot, cfg: RecordControlConfig):
     dataset = dataset or _new_dataset(robot, cfg, fps)
     listener, events = init_keyboard_listener()
     try:
-        _record_episodes(robot, cfg, dataset, policy, fps, events)
+        _record_episodes(robot, cfg, dataset, policy, fps, events, listener is not None)
     finally:
         if dataset.has_pending_frames():
             dataset.clear_episode_buffer()
@@ -142,7 +143,7 @@ def _new_dataset(robot, cfg: RecordControlConfig, fps: float):
     return dataset
 
 
-def _record_episodes(robot, cfg: RecordControlConfig, dataset, policy, fps: float, events) -> None:
+def _record_episodes(robot, cfg: RecordControlConfig, dataset, policy, fps: float, events, has_keys: bool) -> None:
     log_say("Warmup record", cfg.play_sounds)
     if cfg.warmup_time_s > 0:
         warmup_record(robot, events, policy is None, cfg.warmup_time_s, cfg.display_data, fps)
@@ -152,41 +153,68 @@ def _record_episodes(robot, cfg: RecordControlConfig, dataset, policy, fps: floa
     while recorded < cfg.num_episodes:
         if simulated:
             robot.reset_scene(seed)
-        log_say(f"Recording episode {dataset.meta.total_episodes}", cfg.play_sounds)
-        pace, drops = Pace(fps), {name: camera.drops for name, camera in robot.cameras.items()}
-        stop_when = (lambda: robot.success) if simulated else None
-        task = robot.task if simulated and cfg.single_task == "scene" else cfg.single_task
-        record_episode(
-            robot,
-            dataset,
-            events,
-            cfg.episode_time_s,
-            cfg.display_data,
-            policy,
-            fps,
-            task,
-            pace=pace,
-            stop_when=stop_when,
-        )
-        report = _review(robot, dataset, fps, pace, starts, drops)
-        print(report, flush=True)
-        more = recorded + 1 < cfg.num_episodes or events["rerecord_episode"]
+        report, saved = _record_one(robot, cfg, dataset, policy, fps, events, starts, seed)
+        # The operator may also want the last episode again, if the coach advises it and there are keys to say so.
+        more = recorded + 1 < cfg.num_episodes or not saved or (has_keys and report.advice == "redo")
         if not events["stop_recording"] and more and not simulated and cfg.reset_time_s > 0:
             log_say("Reset the environment", cfg.play_sounds)
             reset_environment(robot, events, cfg.reset_time_s, fps)
         if events["rerecord_episode"]:
             log_say("Re-record episode", cfg.play_sounds)
             events["rerecord_episode"] = events["exit_early"] = False
-            dataset.clear_episode_buffer()
+            if saved:
+                _take_back(dataset, starts)
             continue
-        starts.append(np.array(dataset.episode_buffer["observation.state"][0]))
-        outcome = {"seed": seed, "success": robot.success} if simulated else {}
-        dataset.save_episode()
-        _write_report(dataset, robot, pace, report, outcome)
         recorded += 1
         seed = seed + 1 if simulated else None
         if events["stop_recording"]:
             return
+
+
+def _record_one(robot, cfg: RecordControlConfig, dataset, policy, fps: float, events, starts, seed):
+    """Record an episode, print what the coach says and save it, unless it is wanted again: (report, saved)."""
+    log_say(f"Recording episode {dataset.meta.total_episodes}", cfg.play_sounds)
+    pace, drops = Pace(fps), {name: camera.drops for name, camera in robot.cameras.items()}
+    simulated = seed is not None
+    stop_when = (lambda: robot.success) if simulated else None
+    task = robot.task if simulated and cfg.single_task == "scene" else cfg.single_task
+    record_episode(
+        robot,
+        dataset,
+        events,
+        cfg.episode_time_s,
+        cfg.display_data,
+        policy,
+        fps,
+        task,
+        pace=pace,
+        stop_when=stop_when,
+    )
+    report = _review(robot, dataset, fps, pace, starts, drops)
+    print(report, flush=True)
+    if events["rerecord_episode"]:
+        dataset.clear_episode_buffer()
+        return report, False
+    starts.append(np.array(dataset.episode_buffer["observation.state"][0]))
+    dataset.save_episode()  # before the time to reset, so that a kill then does not lose it
+    _write_report(dataset, robot, pace, report, {"seed": seed, "success": robot.success} if simulated else {})
+    return report, True
+
+
+def _take_back(dataset, starts: list[np.ndarray]) -> None:
+    """Remove the episode that was saved last, and its line in the reports."""
+    if dataset.meta.is_v30:  # episodes share files
+        number = dataset.meta.total_episodes - 1
+        logging.warning(
+            "Episode %d stays for now; leave it out afterwards: python lerobot/scripts/edit_dataset.py --root=%s "
+            "--output=FOLDER --delete='[%d]'",
+            *(number, dataset.root, number),
+        )
+        return
+    path = _report_path(dataset)
+    write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), path)
+    dataset.drop_last_episode()
+    starts.pop()
 
 
 def _review(robot, dataset, fps, pace: Pace, starts, drops_before):
@@ -216,9 +244,12 @@ def _write_report(dataset, robot, pace: Pace, report, outcome: dict) -> None:
         "bus": {name: bus.counters.to_dict() for name, bus in robot.follower_arms.items()},
         "findings": [finding.to_dict() for finding in report.findings],
     }
-    path = dataset.root.parent / f"{dataset.root.name}.{REPORT_NAME}"
-    with open(path, "a", encoding="utf-8") as file:
+    with open(_report_path(dataset), "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _report_path(dataset) -> Path:
+    return dataset.root.parent / f"{dataset.root.name}.{REPORT_NAME}"
 
 
 def _push(dataset, cfg: RecordControlConfig) -> None:
