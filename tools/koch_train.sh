@@ -48,7 +48,7 @@ choose_policy() { # sets the array `chosen`
     elif [ "$1" = smolvla ]; then
         "$PYTHON" -c 'from lerobot.common.utils.hub import find_file; find_file("lerobot/smolvla_base", "config.json")' 2>/dev/null ||
             die "lerobot/smolvla_base is neither in the cache (HF_HOME) nor reachable (HF_ENDPOINT names a mirror). Give a local copy by --policy.path=FOLDER, or train the small one from zero: --preset=smolvla_mini."
-        chosen=("--policy.path=lerobot/smolvla_base" "--batch_size=64" "--steps=20000" "--policy.use_amp=true")
+        chosen=("--policy.path=lerobot/smolvla_base" "--batch_size=64" "--steps=20000" "--policy.use_amp=true" "--policy.frozen_features=auto")
     elif [ "$1" = act ]; then
         chosen=("--policy.type=act")
     elif [ "$1" = act_dinov2 ]; then

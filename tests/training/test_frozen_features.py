@@ -194,6 +194,20 @@ def test_wrong_records_with_right_checksums_are_found(config, monkeypatch):
         losses(config("vision", "again"))
 
 
+def test_auto_goes_on_without_a_store_that_is_not_right(config, monkeypatch, caplog):
+    def run(mode):
+        cfg = config(mode, mode)
+        cfg.steps = 7  # as many samples as frames, at least
+        return losses(cfg)
+
+    def wrong(*args):
+        raise FrameStoreError("The store is wrong.")
+
+    monkeypatch.setattr(frozen_features, "spot_check", wrong)
+    assert run("auto") == run("none")
+    assert "The store is wrong. Going on without it." in caplog.text
+
+
 @pytest.mark.parametrize("how", ["deleted", "changed"])
 def test_store_that_changes_under_a_run_stops_it(config, how, monkeypatch):
     cfg, calls = config("vision"), []

@@ -34,7 +34,7 @@ from lerobot.common.utils.utils import available_memory
 FEATURES_VERSION = 1  # to be raised when a change of the code changes a record
 SPOT_CHECKS = 3  # frames that are computed again at each start
 # Largest relative error (norm of the difference over the norm) of a recomputed record: batch sizes round differently.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 GB = 1e9
 
 
@@ -186,7 +186,13 @@ class FrozenFeatures:
         store = open_store(features_folder(cfg), compute.depends(mode, probe), sample, dataset)
         fill(store, compute, mode, cfg)
         store.share()
-        spot_check(store, compute, mode)
+        try:
+            spot_check(store, compute, mode)
+        except FrameStoreError as e:
+            if cfg.policy.frozen_features != "auto":
+                raise
+            logging.warning("%s Going on without it.", e)
+            return None
         dataset.skip_pictures = True
         logging.info("Frozen features come from '%s' (%.2f MB a frame).", store.root, record_bytes(sample) / 1e6)
         return cls(store, engine.device)
