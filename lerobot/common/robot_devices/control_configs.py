@@ -49,6 +49,9 @@ class RecordControlConfig(ControlConfig):
     single_task: str = ""  # the sentence, stored with every frame
     root: str | None = None  # the dataset's folder; empty: $HF_LEROBOT_HOME/<repo_id>
     policy: PreTrainedConfig | None = None  # --control.policy.path=CHECKPOINT
+    # how a policy's chunks are played: sync (plan, then move), async (plan while moving), rtc (async, and continue the
+    # chunk that is being played)
+    player: str = "sync"
     fps: int | None = None  # empty: 30, or the dataset's
     warmup_time_s: float = 10
     episode_time_s: float = 60
@@ -68,6 +71,10 @@ class RecordControlConfig(ControlConfig):
         for name in ("repo_id", "single_task"):
             if not getattr(self, name):
                 raise ValueError(f"Recording needs --control.{name}=...")
+        if self.player not in ("sync", "async", "rtc"):
+            raise ValueError(f"--control.player={self.player}: expected sync, async or rtc.")
+        if self.player != "sync" and self.policy is None:
+            raise ValueError(f"--control.player={self.player} plays a policy's chunks: add --control.policy.path=...")
         if self.num_episodes < 1:
             raise ValueError(f"--control.num_episodes={self.num_episodes}: expected at least 1.")
 

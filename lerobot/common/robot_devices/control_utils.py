@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
+from lerobot.common.player.latency import LatencyBudget
 from lerobot.common.robot_devices.cameras.base import StaleFrameError
 from lerobot.common.robot_devices.keyboard import init_keyboard_listener, is_headless, new_events
 from lerobot.common.robot_devices.pace import LiveLine, Pace, log_control_info
@@ -43,15 +44,19 @@ class PolicyRunner:
     def __init__(self, policy, preprocessor, postprocessor, robot_type: str = ""):
         self.policy, self.robot_type = policy, robot_type
         self.preprocessor, self.postprocessor = preprocessor, postprocessor
+        self.budget = LatencyBudget()
 
     def reset(self) -> None:
         """A new episode begins: no action of the last one is left."""
+        self.budget.clear()
         for part in (self.policy, self.preprocessor, self.postprocessor):
             if hasattr(part, "reset"):
                 part.reset()
 
-    def act(self, observation: dict[str, torch.Tensor], task: str) -> torch.Tensor:
-        """The next action."""
+    def act(self, observation: dict[str, torch.Tensor], task: str) -> torch.Tensor | None:
+        """The next action; None where the arm is to be held."""
+        # Taking an action from the policy's own queue is no inference.
+        plans = getattr(self.policy, "needs_observation", lambda: True)()
         return predict_action(
             observation,
             self.policy,
@@ -60,7 +65,19 @@ class PolicyRunner:
             self.postprocessor,
             task=task,
             robot_type=self.robot_type,
+            budget=self.budget if plans else None,
         )
+
+    def report(self) -> dict:
+        """Milliseconds by stage, for the report file."""
+        return {"latency": self.budget.summary()}
+
+    def lines(self) -> list[str]:
+        """The same for the terminal."""
+        return [f"latency: {self.budget.line()}"]
+
+    def close(self) -> None:
+        """The run is over."""
 
 
 def predict_action(
@@ -72,6 +89,7 @@ def predict_action(
     use_amp: bool | None = None,
     task: str | None = None,
     robot_type: str | None = None,
+    budget: LatencyBudget | None = None,
 ) -> torch.Tensor:
     """The action (A,) of a policy for one observation: state float32 (S,), pictures uint8 (H, W, 3).
 
@@ -79,22 +97,31 @@ def predict_action(
     """
     if isinstance(preprocessor, bool):
         preprocessor, use_amp = None, preprocessor
-    device = torch.device(device)
+    device, budget = torch.device(device), budget or LatencyBudget()
     amp = policy.config.use_amp if use_amp is None else use_amp
     with torch.inference_mode(), torch.autocast(device.type) if amp else nullcontext():
-        batch = {}
-        for key, value in observation.items():
-            value = torch.as_tensor(value)
-            if "image" in key:
-                scale = 255 if value.dtype == torch.uint8 else 1
-                value = (value.to(torch.float32) / scale).permute(2, 0, 1).contiguous()
-            batch[key] = value.unsqueeze(0).to(device)
-        if preprocessor is not None:
-            batch = preprocessor({**batch, "task": [task or ""], "robot_type": robot_type or ""})
-        action = policy.select_action(batch)
-        if postprocessor is not None:
-            action = postprocessor(action)
+        with budget.measure("preprocess"):
+            batch = as_batch(observation, device, task, robot_type)
+            if preprocessor is not None:
+                batch = preprocessor(batch)
+        with budget.measure("model"):
+            action = policy.select_action(batch)
+        with budget.measure("postprocess"):
+            if postprocessor is not None:
+                action = postprocessor(action)
     return action.squeeze(0).to("cpu", torch.float32)
+
+
+def as_batch(observation: dict[str, torch.Tensor], device, task: str | None, robot_type: str | None) -> dict:
+    """The unprocessed batch of one of a robot's observation: pictures float32 (1, 3, H, W) in [0, 1]."""
+    batch: dict = {"task": [task or ""], "robot_type": robot_type or ""}
+    for key, value in observation.items():
+        value = torch.as_tensor(value)
+        if "image" in key:
+            scale = 255 if value.dtype == torch.uint8 else 1
+            value = (value.to(torch.float32) / scale).permute(2, 0, 1).contiguous()
+        batch[key] = value.unsqueeze(0).to(device)
+    return batch
 
 
 def control_loop(
@@ -121,7 +148,7 @@ def control_loop(
     _check_arguments(teleoperate, policy, dataset, single_task, fps)
     events = new_events() if events is None else events
     fps = fps or (LOCKSTEP_FPS if robot.clock.lockstep else None)
-    pace, line = pace or Pace(fps), LiveLine(robot)
+    pace, line = pace or Pace(fps), LiveLine(robot, budget=policy.budget if policy else None)
     shown = _Viewer() if display_data and not is_headless() else None
     clock, end = robot.clock, float("inf") if control_time_s is None else control_time_s
     robot.set_rate(fps)
@@ -172,10 +199,14 @@ def _patient_tick(robot, teleoperate: bool, policy: PolicyRunner | None, task: s
 def _tick(robot, teleoperate: bool, policy: PolicyRunner | None, task: str | None) -> tuple[dict, dict]:
     if teleoperate:
         return robot.teleop_step(record_data=True)
-    observation = robot.capture_observation()
     if policy is None:
-        return observation, {"action": robot.hold()}
-    return observation, {"action": robot.send_action(policy.act(observation, task))}
+        return robot.capture_observation(), {"action": robot.hold()}
+    with policy.budget.measure("capture"):
+        observation = robot.capture_observation()
+    action = policy.act(observation, task)
+    with policy.budget.measure("send"):
+        sent = robot.hold() if action is None else robot.send_action(action)
+    return observation, {"action": sent}
 
 
 def _check_arguments(teleoperate, policy, dataset, single_task, fps) -> None:

@@ -42,10 +42,10 @@ class Pace:
 
 
 class LiveLine:
-    """One line in the terminal: loop rate, age of each picture, targets against limits."""
+    """One line in the terminal: loop rate, age of each picture, targets against limits, latency by stage."""
 
-    def __init__(self, robot, stream=None):
-        self._robot, self._stream = robot, stream or sys.stderr
+    def __init__(self, robot, stream=None, budget=None):
+        self._robot, self._stream, self._budget = robot, stream or sys.stderr, budget
         self._live = self._stream.isatty()
         self._next = 0.0
 
@@ -71,6 +71,7 @@ class LiveLine:
         ages = [f"{name} {camera.age_ms:.0f} ms" for name, camera in self._robot.cameras.items()]
         parts += [" ".join(ages)] if ages else []
         parts += [_joints(envelope) for envelope in self._robot.envelopes.values()]
+        parts += [self._budget.line()] if self._budget else []
         return " | ".join(parts)
 
     def end(self) -> None:

@@ -90,6 +90,7 @@ def record(robot, cfg: RecordControlConfig):
     fps = cfg.fps or (dataset.fps if dataset else DEFAULT_FPS)
     prepare(robot, _plan(cfg, dataset, policy, fps))
     dataset = dataset or _new_dataset(robot, cfg, fps)
+    policy = _with_player(policy, cfg, fps, robot)
     listener, events = init_keyboard_listener()
     try:
         _record_episodes(robot, cfg, dataset, policy, fps, events, listener is not None)
@@ -97,6 +98,8 @@ def record(robot, cfg: RecordControlConfig):
         if dataset.has_pending_frames():
             dataset.clear_episode_buffer()
         dataset.stop_image_writer()
+        if policy is not None:
+            policy.close()
         if listener is not None:
             listener.stop()
     log_say("Stop recording", cfg.play_sounds, blocking=True)
@@ -191,13 +194,14 @@ def _record_one(robot, cfg: RecordControlConfig, dataset, policy, fps: float, ev
         stop_when=stop_when,
     )
     report = _review(robot, dataset, fps, pace, starts, drops)
-    print(report, flush=True)
+    print("\n".join([str(report), *(policy.lines() if policy else [])]), flush=True)
     if events["rerecord_episode"]:
         dataset.clear_episode_buffer()
         return report, False
     starts.append(np.array(dataset.episode_buffer["observation.state"][0]))
     dataset.save_episode()  # before the time to reset, so that a kill then does not lose it
-    _write_report(dataset, robot, pace, report, {"seed": seed, "success": robot.success} if simulated else {})
+    outcome = {"seed": seed, "success": robot.success} if simulated else {}
+    _write_report(dataset, robot, pace, report, outcome | (policy.report() if policy else {}))
     return report, True
 
 
@@ -272,6 +276,7 @@ def _push(dataset, cfg: RecordControlConfig) -> None:
 def _load_policy(cfg: RecordControlConfig, robot_type: str) -> PolicyRunner | None:
     if cfg.policy is None:
         return None
+    from lerobot.common.player.planners import prepare_player
     from lerobot.common.policies.common.fast_inference import use_inference_mode
     from lerobot.common.policies.factory import get_policy_class, make_pre_post_processors
 
@@ -279,9 +284,21 @@ def _load_policy(cfg: RecordControlConfig, robot_type: str) -> PolicyRunner | No
     if not path:
         raise ValueError("A policy without training does not move an arm: --control.policy.path=CHECKPOINT.")
     policy = get_policy_class(cfg.policy.type).from_pretrained(path, config=cfg.policy)
+    if cfg.player != "sync":
+        prepare_player(cfg.player, policy, "--control.player", "--control.player=sync")
     use_inference_mode(policy)
     preprocessor, postprocessor = make_pre_post_processors(cfg.policy, path)
     return PolicyRunner(policy, preprocessor, postprocessor, robot_type)
+
+
+def _with_player(policy: PolicyRunner | None, cfg: RecordControlConfig, fps: float, robot) -> PolicyRunner | None:
+    """Chunks go through the player; a policy that reads the observation of every tick does without."""
+    from lerobot.common.player.planners import plays_chunks
+    from lerobot.common.robot_devices.playing import PlayedRunner
+
+    if policy is None or not plays_chunks(policy.policy):
+        return policy
+    return PlayedRunner(policy, cfg.player, fps, robot)
 
 
 def _plan(cfg: RecordControlConfig, dataset, policy: PolicyRunner | None, fps: float) -> Plan:

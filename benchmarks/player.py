@@ -1,0 +1,102 @@
+"""What a chunk player gains: episode time, success and smoothness of sync, async and rtc in the twin.
+
+python benchmarks/player.py --policy CHECKPOINT [--seeds 200] [--first_seed 10000] [--latency_ms 200]
+
+Every mode runs the same seeds, with the same simulated latency. Episode time is compared on seeds where both modes
+succeed; the success difference is paired, with its 95 % bounds. Results go to --out after every seed, and a second run
+with the same --out continues there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lerobot.common.envs.factory import make_env, make_env_config
+from lerobot.common.evaluation.evaluate import with_player
+from lerobot.common.evaluation.rollout import episode_rows, rollout
+from lerobot.common.policies.factory import get_policy_class, make_pre_post_processors
+from lerobot.common.utils.io_utils import write_json
+from lerobot.configs.policies import PreTrainedConfig
+
+MODES = ("sync", "async", "rtc")
+FPS = 30
+
+
+def make_parts(path: str, mode: str, args: argparse.Namespace, env) -> tuple:
+    """A policy of its own for each mode: rtc changes its configuration."""
+    config = PreTrainedConfig.from_pretrained(path)
+    config.device, config.use_amp, config.n_action_steps = "cpu", False, args.n_action_steps
+    policy = get_policy_class(config.type).from_pretrained(path, config=config)
+    processors = make_pre_post_processors(config, pretrained_path=path)
+    return with_player(policy, *processors, mode, args.latency_ms, env)
+
+
+def run(args: argparse.Namespace) -> list[dict]:
+    """One row per seed: mode -> the episode's numbers."""
+    torch.set_num_threads(1)
+    env = make_env(make_env_config("koch", task=args.task), 1)
+    out = Path(args.out)
+    rows = json.loads(out.read_text()) if out.exists() else []
+    parts = {mode: make_parts(args.policy, mode, args, env) for mode in MODES}
+    for seed in range(args.first_seed + len(rows), args.first_seed + args.seeds):
+        row = {"seed": seed}
+        for mode in MODES:
+            episode = episode_rows(rollout(env, *parts[mode], seeds=[seed]), [seed], 0)[0]
+            row[mode] = {"success": episode["success"], "steps": episode["n_steps"], **episode["player"]}
+        rows.append(row)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(rows, out)
+    env.close()
+    return rows
+
+
+def paired_difference(ours: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
+    """Mean of `ours - reference` (success, in points) and its 95 % bounds, each seed being its own control."""
+    difference = 100.0 * (ours.astype(float) - reference.astype(float))
+    margin = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
+    return difference.mean(), difference.mean() - margin, difference.mean() + margin
+
+
+def report(rows: list[dict]) -> str:
+    """A table, one line per mode."""
+
+    def column(mode: str, key: str) -> np.ndarray:
+        return np.array([np.nan if row[mode][key] is None else row[mode][key] for row in rows], dtype=float)
+
+    lines = ["mode   success  difference to sync  time, both succeed  cut    seam jump  jerk/s3  held"]
+    success = {mode: column(mode, "success").astype(bool) for mode in MODES}
+    for mode in MODES:
+        both = success[mode] & success["sync"]
+        seconds, before = (column(m, "steps")[both].mean() / FPS if both.any() else np.nan for m in (mode, "sync"))
+        mean, low, high = paired_difference(success[mode], success["sync"])
+        lines.append(
+            f"{mode:<6} {100 * success[mode].mean():5.1f} %  {mean:+5.1f} ({low:+.1f} to {high:+.1f})  "
+            f"{seconds:6.2f} s of {before:5.2f} s    {100 * (1 - seconds / before):4.1f} %  "
+            f"{np.nanmean(column(mode, 'seam_jump')):7.2f}  {np.nanmean(column(mode, 'jerk')):8.0f}  "
+            f"{column(mode, 'held').mean():5.1f}"
+        )
+    jumps = {mode: np.nanmean(column(mode, "seam_jump")) for mode in MODES}
+    return "\n".join([*lines, f"seam jump of rtc / async: {jumps['rtc'] / jumps['async']:.2f}   ({len(rows)} seeds)"])
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", required=True)
+    parser.add_argument("--task", default="KochPickPlace-v0")
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--first_seed", type=int, default=10_000)
+    parser.add_argument("--latency_ms", type=float, default=200.0)
+    parser.add_argument("--n_action_steps", type=int, default=15)
+    parser.add_argument("--out", default="outputs/benchmarks/player.json")
+    args = parser.parse_args()
+    print(report(run(args)))
+
+
+if __name__ == "__main__":
+    main()
