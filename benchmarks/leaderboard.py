@@ -1,0 +1,322 @@
+#!/usr/bin/env python
+"""One table for seven policies: same recordings, same training time, same evaluation episodes, on scenes A and B.
+
+    python benchmarks/leaderboard.py                              # CPU: 25 minutes of processor time each
+    python benchmarks/leaderboard.py --device cuda --minutes 30   # larger sizes; minutes of the clock
+    python benchmarks/leaderboard.py --policies act,smolvla --scenes A --publish README.md
+
+Per policy and scene: the seconds of a step are measured, the steps chosen that fill the budget (and the schedule with
+them); then it is trained, evaluated in the simulated arm on seeds that no recording uses, and given a report card.
+Everything lands in --output_dir; what is finished there is not done again, so the same command goes on after a stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from lerobot.common.constants import CHECKPOINTS_DIR, LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
+from lerobot.common.envs.koch_sim.arm import REST_POSE
+from lerobot.common.envs.koch_sim.expert import KochExpert
+from lerobot.common.envs.koch_sim.world import KochWorld
+from lerobot.common.evaluation.intervals import wilson_interval
+from lerobot.common.training.metrics import read_lines
+from lerobot.common.training.record import git_state
+from lerobot.common.utils.io_utils import read_json, write_json, write_text
+from lerobot.configs.eval import KOCH_SEED
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "lerobot" / "scripts"
+POLICIES = ("act", "act_dinov2", "diffusion", "tdmpc", "vqbet", "pi0", "smolvla")
+TASKS = {"A": "KochPickPlace-v0", "B": "KochPickPlaceColor-v0"}
+SHORT, LONG = 20, 60  # steps of the two runs whose difference is the price of a step
+EPISODE_STEPS = 450
+MARKS = ("<!-- leaderboard -->", "<!-- end of leaderboard -->")
+
+# Which flags follow the number of steps; VQ-BeT's and TD-MPC's schedules do so by themselves.
+SCHEDULE = {
+    **dict.fromkeys(("act", "act_dinov2", "diffusion"), "scheduler.num_decay_steps"),
+    **dict.fromkeys(("smolvla", "pi0"), "policy.scheduler_decay_steps"),
+}
+# VQ-BeT's first phase costs almost nothing, so the second one is measured.
+MEASURED = {"vqbet": ["--policy.n_vqvae_training_steps=5"]}
+# What a GPU can carry beside the presets' own settings: larger pictures, wider nets, larger batches.
+LARGER = {
+    "act": ["policy.image_size=[240,320]", "policy.backbone_width=64", "policy.dim_model=512", "policy.n_heads=8"],
+    "act_dinov2": ["policy.dim_model=512", "policy.n_heads=8", "policy.dim_feedforward=2048"],
+    "diffusion": ["policy.image_size=[240,320]", "policy.backbone_width=64", "policy.down_dims=[256,512,1024]"],
+    "tdmpc": ["policy.mlp_dim=512", "policy.image_encoder_hidden_dim=32", "batch_size=256"],
+    "vqbet": ["policy.image_size=[240,320]", "policy.backbone_width=64", "policy.gpt_hidden_dim=512"],
+    "pi0": ["policy.draws_per_sample=4", "batch_size=64"],
+    "smolvla": ["policy.draws_per_sample=4", "batch_size=64"],
+}
+
+
+def run(command: list, log: Path) -> dict[str, float]:
+    """Run a script and return its processor seconds, wall seconds and peak memory (GB); its output goes to `log`.
+
+    Raises RuntimeError with the end of the log if it fails.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with log.open("a") as out:
+        process = subprocess.Popen(list(map(str, command)), stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = status
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+    if status:
+        tail = "\n".join(log.read_text().splitlines()[-12:])
+        raise RuntimeError(f"{' '.join(map(str, command[:2]))} failed ({log}):\n{tail}")
+    kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    seconds = usage.ru_utime + usage.ru_stime
+    return {"cpu_s": seconds, "wall_s": time.perf_counter() - start, "memory_gb": kilobytes / 2**20}
+
+
+def train_command(policy: str, dataset: Path, output: Path, args) -> list:
+    """The command that trains a preset, without its steps."""
+    flags = [f"--preset={policy}_mini", f"--dataset.root={dataset}", f"--output_dir={output}", f"--seed={args.seed}"]
+    flags += ["--eval_freq=0", "--progress=false", f"--policy.device={args.device}"]
+    larger = LARGER[policy] if args.device.startswith("cuda") else []
+    return [sys.executable, SCRIPTS / "train.py", *flags, *(f"--{flag}" for flag in larger)]
+
+
+def schedule(policy: str, steps: int) -> list[str]:
+    """Flags that make a run, and its learning-rate schedule, `steps` long."""
+    return [f"--steps={steps}", *([f"--{SCHEDULE[policy]}={steps}"] if policy in SCHEDULE else [])]
+
+
+def choose_steps(policy: str, dataset: Path, folder: Path, args) -> dict[str, float]:
+    """{"steps", "step_s"}: as many steps as fill the budget, from the difference of a long and a short run."""
+    plan = folder / "plan.json"
+    if plan.is_file():
+        return read_json(plan)
+    kind, spent = "wall_s" if args.device.startswith("cuda") else "cpu_s", []
+    for count in (SHORT, LONG):
+        output = folder / f"measure_{count}"
+        shutil.rmtree(output, ignore_errors=True)
+        command = train_command(policy, dataset, output, args) + schedule(policy, count) + MEASURED.get(policy, [])
+        command += ["--save_checkpoint=false", "--log_freq=10"]
+        spent.append(run(command, folder / "measure.log")[kind])
+    step_s = max((spent[1] - spent[0]) / (LONG - SHORT), 1e-4)
+    free = read_json(ROOT / f"lerobot/configs/presets/{policy}_mini.json")["policy"].get("n_vqvae_training_steps", 0)
+    steps = free + max(100, round(60 * args.minutes / step_s / 100) * 100)
+    write_json({"steps": steps, "step_s": step_s}, plan)
+    return read_json(plan)
+
+
+def train(policy: str, dataset: Path, folder: Path, args) -> tuple[Path, dict]:
+    """Train, or go on training; returns the checkpoint and what all its parts cost together."""
+    plan, output, cost_file = choose_steps(policy, dataset, folder, args), folder / "run", folder / "cost.json"
+    cost = read_json(cost_file) if cost_file.is_file() else {"cpu_s": 0.0, "wall_s": 0.0, "memory_gb": 0.0}
+    rows = read_lines(output / "metrics.jsonl")
+    checkpoint = output / CHECKPOINTS_DIR / LAST_CHECKPOINT_LINK / PRETRAINED_MODEL_DIR
+    if rows and rows[-1]["step"] >= plan["steps"] and checkpoint.is_dir():
+        return checkpoint, cost | plan
+    if checkpoint.is_dir():
+        command = [sys.executable, SCRIPTS / "train.py", "--resume=true", f"--output_dir={output}"]
+    else:
+        if output.exists():  # stopped before its first checkpoint
+            shutil.rmtree(output)
+        command = train_command(policy, dataset, output, args) + schedule(policy, plan["steps"])
+        command.append(f"--save_freq={max(1, plan['steps'] // 4)}")
+    spent = run(command, folder / "train.log")
+    cost = {key: max(cost[key], spent[key]) if key == "memory_gb" else cost[key] + spent[key] for key in spent}
+    write_json(cost, cost_file)
+    return checkpoint, cost | plan
+
+
+def measure(policy: str, scene: str, dataset: Path, folder: Path, args) -> dict:
+    """One row of the table: train, evaluate, report card."""
+    result_file = folder / "result.json"
+    if result_file.is_file():
+        return read_json(result_file)
+    checkpoint, cost = train(policy, dataset, folder, args)
+    given = [f"--policy.path={checkpoint}", f"--policy.device={args.device}"]
+    evaluation = [sys.executable, SCRIPTS / "eval.py", *given, "--env.type=koch", f"--env.task={TASKS[scene]}"]
+    evaluation += [f"--eval.n_episodes={args.episodes}", "--eval.use_async_envs=true"]
+    evaluation += [f"--eval.batch_size={args.workers}"]
+    run([*evaluation, f"--output_dir={folder / 'eval'}"], folder / "eval.log")
+    report = [sys.executable, SCRIPTS / "report.py", *given, f"--dataset.root={dataset}", "--chunks=40"]
+    run([*report, f"--output_dir={folder / 'report'}"], folder / "report.log")
+    total = read_json(folder / "eval" / "eval_info.json")["aggregated"]
+    (card,) = read_json(folder / "report" / "report.json").values()
+    row = {
+        "policy": policy,
+        "scene": scene,
+        **{key: total[key] for key in ("n_success", "n_episodes", "avg_sum_reward", "steps_per_s")},
+        **cost,
+        "latency_s": card["latency_s"]["median"],
+        "parameters": card["parameters"],
+        "error": card["open_loop"]["overall"],
+    }
+    write_json(row, result_file, indent=2)
+    return row
+
+
+# --- references -------------------------------------------------------------------------------------------------------
+
+
+class HoldStill:
+    """Commands the rest pose for ever."""
+
+    def reset(self, world: KochWorld) -> None:
+        """Nothing to remember."""
+
+    def act(self, world: KochWorld):
+        """Where the arm starts."""
+        return REST_POSE
+
+
+def reference(name: str, actor, scene: str, episodes: int) -> dict:
+    """The success of something that needs no training, from the physics alone."""
+    world, wins = KochWorld(scene), 0
+    for seed in range(KOCH_SEED, KOCH_SEED + episodes):
+        world.reset(seed)
+        actor.reset(world)
+        while world.frame < EPISODE_STEPS and not world.success:
+            world.step(actor.act(world))
+        wins += world.success
+    return {"policy": name, "scene": scene, "n_success": wins, "n_episodes": episodes}
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def table(rows: list[dict], args) -> str:
+    """Markdown: a row per policy, the best on scene A first."""
+    scenes = sorted({row["scene"] for row in rows})
+    by_policy = {name: {row["scene"]: row for row in rows if row["policy"] == name} for name in _ranked(rows)}
+    clock = "GPU" if args.device.startswith("cuda") else "CPU"
+    heads = ["policy", *(f"success, scene {s} (95 %)" for s in scenes), "parameters", f"training, {clock} min"]
+    heads += ["steps", "a chunk", "memory"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, found in by_policy.items():
+        cells = [name, *(_success(found.get(scene)) for scene in scenes), *_costs(list(found.values()), clock)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ranked(rows: list[dict]) -> list[str]:
+    scene = min(row["scene"] for row in rows)
+    rates = {row["policy"]: row["n_success"] / row["n_episodes"] for row in rows if row["scene"] == scene}
+    return sorted({row["policy"] for row in rows}, key=lambda name: (-rates.get(name, -1), name))
+
+
+def _success(row: dict | None) -> str:
+    if row is None:
+        return ""
+    low, high = wilson_interval(row["n_success"], row["n_episodes"])
+    rate = row["n_success"] / row["n_episodes"]
+    return f"{row['n_success']}/{row['n_episodes']} = {rate:.0%} ({100 * low:.0f}-{100 * high:.0f})"
+
+
+def _costs(rows: list[dict], clock: str) -> list[str]:
+    trained = [row for row in rows if "steps" in row]
+    if not trained:
+        return [""] * 5
+    kind = "wall_s" if clock == "GPU" else "cpu_s"
+    return [
+        f"{trained[0]['parameters'] / 1e6:.2f} M",
+        " / ".join(f"{row[kind] / 60:.0f}" for row in trained),
+        " / ".join(str(row["steps"]) for row in trained),
+        f"{1e3 * min(row['latency_s'] for row in trained):.0f} ms",
+        f"{max(row['memory_gb'] for row in trained):.1f} GB",
+    ]
+
+
+def machine(args) -> str:
+    """Where and from what the numbers come."""
+    if args.device.startswith("cuda"):
+        name = torch.cuda.get_device_name(args.device)
+    else:
+        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        name = f"{name}, {torch.get_num_threads()} threads"
+    source = git_state(ROOT)
+    commit = "unknown" if source is None else source["commit"][:12] + (" with changes" if source["changed"] else "")
+    return (
+        f"{name}, torch {torch.__version__}, commit {commit}; {args.minutes:g} minutes of training per policy and "
+        f"scene, {args.episodes} episodes from seed {KOCH_SEED} on, `python benchmarks/leaderboard.py`"
+    )
+
+
+def publish(text: str, path: Path) -> None:
+    """Put the table between the marks of a Markdown file; raises ValueError where there are none."""
+    page = path.read_text()
+    if not all(mark in page for mark in MARKS):
+        raise ValueError(f"'{path}' has no place for the table: it needs the lines {MARKS[0]} and {MARKS[1]}.")
+    before, rest = page.split(MARKS[0], 1)
+    write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.split(MARKS[1], 1)[1]}", path)
+
+
+def dataset_of(scene: str, args) -> Path:
+    """The recordings of a scene; those of scene B are made on first use."""
+    if scene == "A":
+        return args.dataset_a
+    root = args.output_dir / "dataset_B"
+    command = [sys.executable, SCRIPTS / "record_twin.py", f"--root={root}", f"--episodes={args.demonstrations}"]
+    run([*command, "--scene=B", "--resume"], args.output_dir / "record.log")
+    return root
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policies", default=",".join(POLICIES))
+    parser.add_argument("--scenes", default="A,B")
+    parser.add_argument("--minutes", type=float, default=25, help="of training, per policy and scene")
+    parser.add_argument("--device", default="cpu", help="cuda: larger sizes")
+    parser.add_argument("--episodes", type=int, default=50, help="of the evaluation")
+    parser.add_argument("--workers", type=int, default=0, help="episodes at a time; 0: as many as cores")
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--dataset_a", type=Path, default=ROOT / "grasp_dataset")
+    parser.add_argument("--demonstrations", type=int, default=50, help="of scene B")
+    parser.add_argument("--output_dir", type=Path, default=ROOT / "outputs" / "leaderboard")
+    parser.add_argument("--publish", type=Path, help="Markdown file with a place for the table")
+    args = parser.parse_args(arguments)
+    args.policies, args.scenes = args.policies.split(","), args.scenes.split(",")
+    for given, known in ((args.policies, POLICIES), (args.scenes, TASKS)):
+        if unknown := sorted(set(given) - set(known)):
+            parser.error(f"{', '.join(unknown)}: expected some of {', '.join(known)}")
+    args.output_dir, args.dataset_a = args.output_dir.resolve(), args.dataset_a.resolve()
+    return args
+
+
+def main() -> None:
+    """Measure what is not yet measured, and write the table after every row."""
+    args, rows, failed = parse(), [], []
+    for scene in args.scenes:
+        rows += [reference("expert, knows where the cube is", KochExpert(), scene, args.episodes)]
+        rows += [reference("holds still", HoldStill(), scene, args.episodes)]
+    for scene in args.scenes:
+        dataset = dataset_of(scene, args)
+        for policy in args.policies:
+            print(f"{policy}, scene {scene} ...", flush=True)
+            try:
+                rows.append(measure(policy, scene, dataset, args.output_dir / f"{policy}_{scene}", args))
+            except RuntimeError as e:
+                print(e, file=sys.stderr)
+                failed.append(f"{policy} on scene {scene}")
+            text = f"{table(rows, args)}\n\n{machine(args)}"
+            write_text(text + "\n", args.output_dir / "leaderboard.md")
+    print(f"\n{text}")
+    if failed:
+        raise SystemExit(f"Failed: {', '.join(failed)}. The same command tries these again.")
+    if args.publish:
+        publish(text, args.publish)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The comparison of all policies: its table, and that its settings are settings of the policies."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from lerobot.configs.parser import parse
+from lerobot.configs.train import TrainPipelineConfig
+
+pytest.importorskip("mujoco")
+FILE = Path(__file__).parents[1] / "benchmarks" / "leaderboard.py"
+spec = importlib.util.spec_from_file_location("leaderboard", FILE)
+leaderboard = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(leaderboard)
+
+
+def row(policy, scene, wins, **more):
+    cost = {
+        "cpu_s": 1500.0,
+        "wall_s": 900.0,
+        "memory_gb": 1.25,
+        "steps": 3400,
+        "latency_s": 0.012,
+        "parameters": 857_000,
+    }
+    return {"policy": policy, "scene": scene, "n_success": wins, "n_episodes": 50, **cost, **more}
+
+
+def test_the_table_ranks_by_scene_a_and_shows_intervals_and_costs():
+    still = {"policy": "holds still", "scene": "A", "n_success": 0, "n_episodes": 50}
+    rows = [row("act", "A", 44), row("smolvla", "A", 47), row("act", "B", 10), still]
+    lines = leaderboard.table(rows, leaderboard.parse([])).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["smolvla", "act", "holds still"]
+    assert (
+        "| act | 44/50 = 88% (76-94) | 10/50 = 20% (11-33) | 0.86 M | 25 / 25 | 3400 / 3400 | 12 ms | 1.2 GB |" in lines
+    )
+    assert "| holds still | 0/50 = 0% (0-7) |  |" in lines[-1]
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+
+
+def test_the_table_replaces_what_stands_between_its_marks(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{leaderboard.MARKS[0]}\nold\n{leaderboard.MARKS[1]}\nafter\n")
+    leaderboard.publish("new", page)
+    assert page.read_text() == f"before\n{leaderboard.MARKS[0]}\nnew\n{leaderboard.MARKS[1]}\nafter\n"
+    page.write_text("nothing")
+    with pytest.raises(ValueError, match="no place"):
+        leaderboard.publish("new", page)
+
+
+@pytest.mark.parametrize("policy", leaderboard.POLICIES)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_policy_takes_its_settings(policy, device, tmp_path):
+    args = leaderboard.parse([f"--device={device}"])
+    flags = leaderboard.train_command(policy, tmp_path, tmp_path / "run", args)[2:] + leaderboard.schedule(policy, 9000)
+    flags = [flag for flag in flags if not flag.startswith("--policy.device")]
+    cfg = parse(TrainPipelineConfig, [*flags, *leaderboard.MEASURED.get(policy, []), "--policy.device=cpu"])
+    assert cfg.policy.type == policy and cfg.steps == 9000
+    cfg.validate()
+    assert getattr(cfg.scheduler, "num_decay_steps", 9000) == 9000
+
+
+def test_holding_still_is_measured_and_never_succeeds():
+    still = leaderboard.reference("holds still", leaderboard.HoldStill(), "A", 2)
+    assert (still["n_success"], still["n_episodes"]) == (0, 2)
+
+
+def test_unknown_policies_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        leaderboard.parse(["--policies=act,unknown"])
+    assert "expected some of act" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_short_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    flags = ["leaderboard.py", "--policies=act", "--scenes=A", "--minutes=0.02", "--episodes=2", "--workers=1"]
+    monkeypatch.setattr("sys.argv", [*flags, f"--output_dir={tmp_path}"])
+    leaderboard.main()
+    table = (tmp_path / "leaderboard.md").read_text()
+    assert "/2 = " in table and (tmp_path / "act_A/report/report.html").is_file()
+    before = (tmp_path / "act_A/cost.json").stat().st_mtime_ns
+    leaderboard.main()
+    assert (tmp_path / "act_A/cost.json").stat().st_mtime_ns == before
