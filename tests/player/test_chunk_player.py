@@ -110,6 +110,12 @@ def test_ticks_that_took_too_long_drop_only_what_was_played():
     assert all(b - a == 1 for a, b in zip(actions, actions[1:], strict=False))
 
 
+def test_in_a_slow_loop_the_estimate_counts_the_actions_that_it_plays():
+    run = Run("rtc", [6])
+    run.steps(100, period=3 / FPS)
+    assert run.player.delay.ticks() == 6
+
+
 def test_a_clock_set_back_repeats_nothing_and_is_not_learnt():
     run = Run("async", [6])
     run.steps(40)

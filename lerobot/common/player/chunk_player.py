@@ -131,8 +131,8 @@ class ChunkPlayer:
         self._chunk: Chunk | None = None
         self._index = self._begin = self._end = 0  # of the chunk: next action, first one played, where to stop
         self._last: Tensor | None = None
-        self._pending: tuple[float, int] | None = None  # time and number of consumed actions at the request
-        self._time, self._now, self._steady, self._consumed = 0.0, None, True, 0
+        self._pending: tuple[float, int, int] | None = None  # time, actions consumed and ticks at the request
+        self._time, self._now, self._steady, self._consumed, self._ticks = 0.0, None, True, 0, 0
         self.held = self.stale = self.clock_jumps = 0
         self.motion = MotionReport(self.fps)
 
@@ -153,6 +153,7 @@ class ChunkPlayer:
         Raises what the planner raises, ValueError for a chunk that does not fit, and TimeoutError.
         """
         self._advance(now)
+        self._ticks += 1
         self._collect()
         if self._pending is None and self._due():
             self._ask(observation)
@@ -195,7 +196,7 @@ class ChunkPlayer:
         if self.mode == "rtc" and self.remaining and self._chunk.planned is not None:
             left_over = self._chunk.planned[:, self._index :]
         delay = self.delay.ticks() or 0
-        self._pending, self._steady = (self._time, self._consumed), True
+        self._pending, self._steady = (self._time, self._consumed, self._ticks), True
         self.planner.start(Request(observation, delay, left_over, max(self.execution_horizon, 2 * delay)))
 
     def _collect(self) -> None:
@@ -210,11 +211,11 @@ class ChunkPlayer:
             self._give_up()
             return
         chunk = self._in_order(chunk)
-        (asked, consumed), self._pending = self._pending, None
-        ticks = round((self._time - asked) * self.fps)
+        (asked, consumed, tick), self._pending = self._pending, None
+        delay = round((self._time - asked) * self.fps)
         if self._steady:
-            self.delay.add(ticks)
-        drop = min(ticks, self._consumed - consumed)
+            self.delay.add(min(delay, self._ticks - tick))  # a loop that is too slow plays fewer actions meanwhile
+        drop = min(delay, self._consumed - consumed)
         if drop >= len(chunk.actions):
             self.stale += 1  # nothing of it belongs to the present or later
             return
