@@ -18,7 +18,10 @@ from typing import Any
 
 MODULES = {
     "lerobot.datasets": "lerobot.common.datasets",
-    "lerobot.envs": "lerobot.common.envs",
+    # Not the package itself: `make_env` of the new names returns environments by group and task.
+    "lerobot.envs.configs": "lerobot.common.envs.configs",
+    "lerobot.envs.utils": "lerobot.common.envs.utils",
+    "lerobot.envs.factory": "lerobot.common.envs.task_envs",
     "lerobot.optim": "lerobot.common.optim",
     "lerobot.policies": "lerobot.common.policies",
     "lerobot.processor": "lerobot.common.processor",
@@ -175,6 +178,19 @@ NAMES = {
         "lerobot.common.envs.factory": "make_env make_env_config",
         "lerobot.common.envs.utils": "check_env_attributes_and_types env_to_policy_features preprocess_observation",
         "lerobot.common.evaluation.tasks": "close_envs",
+    },
+    "lerobot.envs": {
+        "lerobot.common.envs.configs": "EnvConfig AlohaEnv PushtEnv XarmEnv KochEnv",
+        "lerobot.common.envs.hil_serl": "HILSerlRobotEnvConfig LiberoEnv",
+        "lerobot.common.envs.task_envs": "make_env make_env_config make_env_pre_post_processors",
+        "lerobot.common.envs.utils": "check_env_attributes_and_types env_to_policy_features preprocess_observation",
+        "lerobot.common.evaluation.tasks": "close_envs",
+    },
+    "lerobot.common.envs.configs": {
+        "lerobot.common.envs.hil_serl": (
+            "ImagePreprocessingConfig RewardClassifierConfig InverseKinematicsConfig ObservationConfig GripperConfig "
+            "ResetConfig HILSerlProcessorConfig HILSerlRobotEnvConfig LiberoEnv"
+        ),
     },
     "lerobot.common.envs.utils": {"lerobot.common.evaluation.tasks": "close_envs"},
     "lerobot.common.utils": {

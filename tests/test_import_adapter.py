@@ -113,19 +113,19 @@ def test_asking_for_an_attribute_does_not_raise_import_errors():
 
 def test_a_missing_dependency_is_not_taken_for_a_missing_name(monkeypatch):
     """What a package needs and lacks is reported as itself."""
-    monkeypatch.delitem(sys.modules, "lerobot.common.envs", raising=False)
-    monkeypatch.delitem(sys.modules, "lerobot.envs", raising=False)
-    monkeypatch.setattr(importlib.import_module("lerobot.common"), "envs", None, raising=False)
+    monkeypatch.delitem(sys.modules, "lerobot.common.optim", raising=False)
+    monkeypatch.delitem(sys.modules, "lerobot.optim", raising=False)
+    monkeypatch.setattr(importlib.import_module("lerobot.common"), "optim", None, raising=False)
 
     class Breaks:
         @staticmethod
         def find_spec(name, path=None, target=None):
-            if name == "lerobot.common.envs":
+            if name == "lerobot.common.optim":
                 raise ModuleNotFoundError("No module named 'gymnasium'", name="gymnasium")
 
     monkeypatch.setattr(sys, "meta_path", [Breaks, *sys.meta_path])
     with pytest.raises(ModuleNotFoundError, match="gymnasium"):
-        importlib.import_module("lerobot.envs")
+        importlib.import_module("lerobot.optim")
 
 
 def test_installing_twice_adds_nothing_and_imports_nothing():

@@ -267,3 +267,33 @@ def test_a_finished_copy_reports_its_success_and_starts_anew(gym):
 def test_no_environment_is_an_error():
     with pytest.raises(ValueError, match="n_envs=0"):
         make_env(make_env_config("koch"), n_envs=0)
+
+
+def test_by_the_new_name_environments_stand_below_their_group_and_task():
+    pytest.importorskip("mujoco")
+    from lerobot.envs.factory import make_env as make_by_task
+    from lerobot.envs.factory import make_env_pre_post_processors
+
+    cfg = make_env_config("koch", task="KochPickPlaceState-v0", episode_length=2)
+    envs = make_by_task(cfg, n_envs=2)
+    try:
+        assert list(envs) == ["koch"] and list(envs["koch"]) == [0] and envs["koch"][0].num_envs == 2
+    finally:
+        envs["koch"][0].close()
+    before, after = make_env_pre_post_processors(cfg, None)
+    assert before({"observation.state": torch.ones(1)})["observation.state"] == 1 and len(after) == 0
+    with pytest.raises(ValueError, match="hub"):
+        make_by_task("someone/env")
+
+
+def test_environments_of_other_machines_are_read_but_not_run():
+    arguments = ["--env.type=gym_manipulator", "--env.processor.gripper.gripper_penalty=-0.5"]
+    cfg = draccus.parse(Command, args=arguments).env
+    assert cfg.processor.gripper.gripper_penalty == -0.5 and cfg.processor.control_mode == "gamepad"
+    again = draccus.decode(EnvConfig, draccus.encode(make_env_config("libero", observation_height=128), EnvConfig))
+    assert again.features["pixels/agentview_image"].shape == (128, 360, 3)
+    assert env_to_policy_features(again)["observation.images.image2"].shape == (3, 128, 360)
+    with pytest.raises(ValueError, match="does not run here"):
+        make_env(again)
+    with pytest.raises(ValueError, match="obs_type"):
+        make_env_config("libero", obs_type="state")

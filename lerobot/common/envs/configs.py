@@ -22,6 +22,18 @@ class EnvConfig(draccus.ChoiceRegistry, abc.ABC):
     fps: int = 30
     features: dict[str, PolicyFeature] = field(default_factory=dict)
     features_map: dict[str, str] = field(default_factory=dict)
+    max_parallel_tasks: int = 1  # kept for LeRobot 0.4: tasks run one after the other
+    disable_env_checker: bool = True
+
+    @property
+    def package_name(self) -> str:
+        """The package that registers the environment with gymnasium."""
+        return f"gym_{self.type}"
+
+    @property
+    def gym_id(self) -> str:
+        """What `gymnasium.make` is asked for."""
+        return f"{self.package_name}/{self.task}"
 
     @property
     def type(self) -> str:

@@ -7,6 +7,8 @@ import importlib
 
 from lerobot.common.envs.configs import EnvConfig
 
+NOT_HERE = ("gym_manipulator", "libero")
+
 
 def make_env_config(env_type: str, **kwargs) -> EnvConfig:
     """The configuration registered as `env_type`; raises ValueError for an unknown one."""
@@ -20,11 +22,13 @@ def make_env(cfg: EnvConfig, n_envs: int = 1, use_async_envs: bool = False):
     """A gymnasium vector environment of `n_envs` copies, each in its own process with `use_async_envs`.
 
     An environment that has ended starts anew in the same step (gymnasium 1.0, which cannot, in the next one).
-    Raises ValueError for n_envs < 1 and ModuleNotFoundError naming the extra.
+    Raises ValueError for n_envs < 1 or an environment that does not run here, and ModuleNotFoundError naming the extra.
     """
     if n_envs < 1:
         raise ValueError(f"n_envs={n_envs}: at least one environment is needed (--eval.batch_size)")
-    package = f"gym_{cfg.type}"
+    if cfg.type in NOT_HERE:
+        raise ValueError(f"--env.type={cfg.type} is read from files, but does not run here; use --env.type=koch.")
+    package = cfg.package_name
     try:
         importlib.import_module(package)
     except ModuleNotFoundError as error:
@@ -38,15 +42,15 @@ def make_env(cfg: EnvConfig, n_envs: int = 1, use_async_envs: bool = False):
     if hasattr(vector, "AutoresetMode"):
         options["autoreset_mode"] = vector.AutoresetMode.SAME_STEP
     make_vector = vector.AsyncVectorEnv if use_async_envs else vector.SyncVectorEnv
-    make_one = functools.partial(_make_one, package, cfg.task, cfg.gym_kwargs)
+    make_one = functools.partial(_make_one, package, cfg.gym_id, cfg.disable_env_checker, cfg.gym_kwargs)
     return make_vector([make_one] * n_envs, **options)
 
 
-def _make_one(package: str, task: str, kwargs: dict):
+def _make_one(package: str, gym_id: str, disable_env_checker: bool, kwargs: dict):
     # Imported here for worker processes that do not inherit the parent's registry.
     importlib.import_module(package)
     import gymnasium as gym
 
     from lerobot.common.envs.task import TaskSentence
 
-    return TaskSentence(gym.make(f"{package}/{task}", disable_env_checker=True, **kwargs))
+    return TaskSentence(gym.make(gym_id, disable_env_checker=disable_env_checker, **kwargs))

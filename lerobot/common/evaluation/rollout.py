@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from lerobot.common.constants import ACTION, DONE, OBS_STR, REWARD, SUCCESS, TASK
 from lerobot.common.envs.utils import add_envs_task, episode_successes, preprocess_observation
+from lerobot.common.evaluation.env_processors import takes_env_processors
 from lerobot.common.evaluation.intervals import wilson_interval
 from lerobot.common.evaluation.video import EpisodeVideos
 
@@ -30,6 +31,7 @@ class FrameHook(Protocol):
         """Called with the environment's own observation and info; `success` and `done` are bool (B,)."""
 
 
+@takes_env_processors
 def rollout(
     env,
     policy,
@@ -175,6 +177,7 @@ def _name(policy) -> str:
 # --- many episodes -----------------------------------------------------------------------------------------
 
 
+@takes_env_processors
 def eval_policy(
     env,
     policy,

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from lerobot.common.evaluation.env_processors import takes_env_processors
 from lerobot.common.evaluation.intervals import wilson_interval
 from lerobot.common.evaluation.rollout import eval_policy
 
@@ -25,6 +26,7 @@ class TaskMetrics(TypedDict):
 ACC_KEYS = ("sum_rewards", "max_rewards", "successes", "video_paths")
 
 
+@takes_env_processors
 def eval_one(
     env,
     *,
@@ -66,6 +68,7 @@ def run_one(
     return task_group, task_id, eval_one(env, videos_dir=folder, **options)
 
 
+@takes_env_processors
 def eval_policy_all(
     envs: dict[str, dict[int, Any]],
     policy,
