@@ -3,9 +3,11 @@
 
     python lerobot/scripts/doctor.py
     python lerobot/scripts/doctor.py --dataset.root=grasp_dataset --policy.path=RUN --robot.type=koch
+    python lerobot/scripts/doctor.py --robot.type=koch --robot.follower_port=/dev/ttyACM0 --robot.cameras='{}'
     python lerobot/scripts/doctor.py --output_dir=outputs/train/RUN --json
 
-Looks at the machine always, at dataset, checkpoint, robot and run where they are named, and at how they fit together.
+Looks at the machine always, at dataset, checkpoint, robot and run where they are named, and at how they fit together;
+at motors and cameras where the robot's ports are given (they are read, torque stays as it is).
 Exit code: 0 healthy, 1 warnings, 2 errors.
 """
 

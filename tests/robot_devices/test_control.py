@@ -19,6 +19,8 @@ from lerobot.common.robot_devices.control_configs import parse_control
 from lerobot.common.robot_devices.robots.utils import make_robot, make_robot_from_config
 from lerobot.common.robot_devices.simulation.twin_process import TwinProcess
 from lerobot.common.robot_devices.supervisor import Supervision
+from lerobot.common.training.checkpoint import RECORD_NAME
+from lerobot.common.training.record import describe_dataset
 from lerobot.scripts.control_robot import control_robot
 
 SIM = ["--robot.type=koch_sim", "--robot.time=lockstep", "--robot.supervise=false"]
@@ -251,6 +253,24 @@ def test_a_policy_for_other_cameras_is_refused_before_torque(tmp_path, capsys):
             f"--control.policy.path={checkpoint}", f"--robot.cameras={json.dumps({'side': camera})}")  # fmt: skip
     assert "observation.images.laptop" in capsys.readouterr().out
     assert not (tmp_path / "eval_cubes").exists()
+
+
+def test_a_policy_trained_in_other_units_is_refused_before_torque(tmp_path, capsys):
+    root, cameras = (
+        tmp_path / "cubes",
+        json.dumps({"laptop": {"type": "sim", "name": "laptop", "width": 64, "height": 48}}),
+    )
+    run(*RECORD, f"--control.root={root}", "--control.num_episodes=1", "--control.episode_time_s=0.2",
+        f"--robot.cameras={cameras}")  # fmt: skip
+    dataset = LeRobotDataset("me/cubes", root=root)
+    checkpoint = make_checkpoint(dataset, tmp_path / "checkpoint")
+    trained_on = {**describe_dataset(dataset), "units": "normalized", "tasks": ["Fold."]}
+    (checkpoint / RECORD_NAME).write_text(json.dumps({"dataset": trained_on}))
+    with pytest.raises(ValueError, match="1 problems in the table"):
+        run(*RECORD, "--control.repo_id=me/eval_cubes", f"--control.root={tmp_path / 'eval_cubes'}",
+            f"--control.policy.path={checkpoint}", f"--robot.cameras={cameras}")  # fmt: skip
+    table = capsys.readouterr().out
+    assert "those of the checkpoint in 'normalized'" in table and "Fold." in table
 
 
 def test_a_dataset_in_other_units_is_not_replayed(tmp_path):

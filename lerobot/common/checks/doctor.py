@@ -7,6 +7,7 @@ from pathlib import Path
 from lerobot.common.checks import environment, training
 from lerobot.common.checks.checkpoint import check_checkpoint
 from lerobot.common.checks.dataset_checks import DatasetCheck
+from lerobot.common.checks.devices import check_devices
 from lerobot.common.checks.facts import Facts, dataset_facts, robot_facts
 from lerobot.common.checks.finding import Finding
 from lerobot.common.checks.match import check_match
@@ -35,6 +36,8 @@ def examine(cfg, robot=None) -> list[Finding]:
     if policy is not None:
         findings += _with_policy(cfg, policy, data)
     findings += _pairs(cfg, policy, data, checkpoint, robot_facts(robot) if robot is not None else None)
+    if robot is not None:
+        findings += check_devices(robot)
     if cfg.output_dir and (Path(cfg.output_dir) / "checkpoints").exists():
         findings += training.check_run(cfg.output_dir)
     return list({(f.code, f.message): f for f in findings}.values())

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lerobot.common.checks.devices import calibrated_units
+from lerobot.common.checks.robot import recorded_units
 from lerobot.common.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot.common.evaluation.open_loop import joint_names
 from lerobot.configs.types import FeatureType
@@ -49,7 +51,7 @@ def dataset_facts(meta) -> Facts:
         joints=joint_names(meta.features[ACTION]) if named else [],
         sizes={k: features[k].shape[0] for k in (OBS_STATE, ACTION) if k in features},
         fps=meta.fps,
-        units=meta.info.get("units"),
+        units=recorded_units(meta.info.get("units"), meta.features.get(ACTION, {}), meta.stats),
         tasks=list(meta.tasks.values()),
         stats=_arrays(meta.stats),
         episode_lengths=[row["length"] for row in meta.episodes.values()],
@@ -67,14 +69,14 @@ def checkpoint_facts(folder, config, stats: dict, record: dict[str, Any] | None)
         joints=joint_names(action) if action.get("names") else [],
         sizes={k: features[k].shape[0] for k in (OBS_STATE, ACTION) if k in features},
         fps=dataset.get("fps"),
-        units=dataset.get("units"),
+        units=recorded_units(dataset.get("units"), action, dataset.get("stats", {})),
         tasks=dataset.get("tasks", []),
         stats=_arrays(stats),
     )
 
 
 def robot_facts(config) -> Facts:
-    """Of the configuration of a robot with arms and cameras (no device is touched)."""
+    """Of the configuration of a robot with arms and cameras and its calibration files (no device is touched)."""
     joints = [f"{arm}_{motor}" for arm, bus in config.follower_arms.items() for motor in bus.motors]
     cameras = {
         f"{OBS_IMAGES}.{name}": (3, camera.height, camera.width)
@@ -88,7 +90,7 @@ def robot_facts(config) -> Facts:
         joints=joints,
         sizes=dict.fromkeys((OBS_STATE, ACTION), len(joints)),
         fps=min(rates, default=None),
-        units="degrees",
+        units=calibrated_units(config),
     )
 
 

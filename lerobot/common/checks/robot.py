@@ -11,6 +11,7 @@ from lerobot.common.checks.finding import Finding, Where
 DAY_S = 86_400
 OLD_CALIBRATION_DAYS = 90
 HOT_SHARE = 0.95  # of the temperature limit
+FULL_SCALE = 101.0  # of -100..100, with room for rounding
 SUPPLY = {"xl430-w250": (11.0, 13.0), "xl330-m288": (4.5, 5.6), "xl330-m077": (4.5, 5.6)}  # of a Koch arm, volts
 
 
@@ -119,7 +120,25 @@ def check_dataset_fits(robot_features: dict, robot_type: str, fps: float, units:
     if meta.robot_type != robot_type:
         text = f"The dataset was recorded with '{meta.robot_type}', this is '{robot_type}'."
         found.append(Finding("robot.dataset.type", "error", text, fix=f"--robot.type={meta.robot_type}"))
-    return found + check_units(units, meta.info.get("units", "legacy"), "dataset")
+    theirs = recorded_units(meta.info.get("units"), meta.features.get("action", {}), meta.stats) or "legacy"
+    return found + check_units(units, theirs, "dataset")
+
+
+def recorded_units(stated: str | None, action: dict, stats: dict[str, Any]) -> str | None:
+    """How recorded joint values are to be read: as stated, else by the joints' names; None where nothing tells.
+
+    LeRobot 0.1 names them `main_gripper` (degrees), newer releases `gripper.pos` (-100..100, or degrees with the
+    gripper in percent, which the largest recorded value tells).
+    """
+    if stated:
+        return stated
+    names = action.get("names") or []
+    names = [n for group in names.values() for n in group] if isinstance(names, dict) else names
+    if names and all(str(name).endswith(".pos") for name in names):
+        ends = [float(abs(value)) for side in ("min", "max") for value in stats.get("action", {}).get(side, [])]
+        return "deg_percent" if max(ends, default=0.0) > FULL_SCALE else "normalized"
+    arms = ("main_", "left_", "right_")
+    return "legacy" if names and all(str(name).startswith(arms) for name in names) else None
 
 
 def check_units(ours: str, theirs: str, what: str) -> list[Finding]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lerobot.common.checks.robot import check_units, recorded_units
 from lerobot.common.constants import HF_LEROBOT_HOME
 from lerobot.common.robot_devices.coach import review_episode
 from lerobot.common.robot_devices.control_configs import (
@@ -31,6 +32,7 @@ from lerobot.common.robot_devices.motors.calibration import save_calibration
 from lerobot.common.robot_devices.pace import Pace
 from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
 from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
+from lerobot.common.training.record import read_record
 from lerobot.common.utils.io_utils import write_text
 
 DEFAULT_FPS = 30
@@ -306,6 +308,10 @@ def _plan(cfg: RecordControlConfig, dataset, policy: PolicyRunner | None, fps: f
     if policy is not None:
         plan.policy_config = policy.policy.config
         plan.statistics = _statistics(policy.postprocessor)
+        trained_on = (read_record(cfg.policy.pretrained_path) or {}).get("dataset", {})
+        action = trained_on.get("features", {}).get("action", {})
+        plan.policy_units = recorded_units(trained_on.get("units"), action, trained_on.get("stats", {}))
+        plan.known_tasks = trained_on.get("tasks", [])
         plan.overlay_dir = Path("outputs/ghost") / cfg.repo_id.split("/")[1]
     return plan
 
@@ -346,9 +352,9 @@ def replay(robot, cfg: ReplayControlConfig) -> None:
 
 def prepare_replay(robot, dataset, fps: float, cfg: ReplayControlConfig) -> None:
     """`prepare`, comparing joints and units, not cameras."""
-    from lerobot.common.checks.robot import check_units
-
-    mismatch = check_units(robot.units, dataset.meta.info.get("units", "legacy"), "dataset")
+    meta = dataset.meta
+    units = recorded_units(meta.info.get("units"), meta.features["action"], meta.stats) or "legacy"
+    mismatch = check_units(robot.units, units, "dataset")
     if mismatch:
         raise ValueError(mismatch[0].message + " " + mismatch[0].fix)
     names = dataset.features["action"]["shape"]
