@@ -9,6 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import cv2
+import torch
+
 from lerobot.common.checks.finding import Finding
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.common.datasets.utils import DatasetError
@@ -24,7 +27,7 @@ def dataset_summary(dataset: LeRobotDataset, findings: list[Finding]) -> dict:
     return {
         "name": str(meta.repo_id or meta.root),
         "fps": meta.fps,
-        "cameras": meta.video_keys,
+        "cameras": meta.camera_keys,
         "episodes": [
             {"index": index, "length": meta.episodes[index]["length"], "tasks": meta.episodes[index]["tasks"]}
             for index in dataset.episode_indices
@@ -48,8 +51,20 @@ def episode_data(dataset: LeRobotDataset, episode: int) -> dict:
     return {"curves": curves, "starts": starts, "length": len(rows)}
 
 
+def picture_png(dataset: LeRobotDataset, episode: str, frame: str, camera: str) -> bytes:
+    """A picture of an image dataset as PNG; KeyError when the episode has no such frame."""
+    if int(episode) not in dataset.episode_indices:
+        raise KeyError(f"Episode {episode} is not loaded.")
+    row = dict(enumerate(dataset.rows_of_episode(int(episode))))[int(frame)]
+    picture = dataset[int(row)][camera].permute(1, 2, 0)
+    picture = picture if dataset.return_uint8 else (picture * 255).round().to(torch.uint8)
+    return cv2.imencode(".png", cv2.cvtColor(picture.numpy(), cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
 class _Handler(BaseHTTPRequestHandler):
-    """GET /, /dataset, /episode?index=N and /video?episode=N&camera=KEY (with byte ranges, for seeking)."""
+    """GET /, /dataset, /episode?index=N, /video?episode=N&camera=KEY (with byte ranges, for seeking) and
+    /picture?episode=N&frame=N&camera=KEY for cameras that are stored as pictures.
+    """
 
     def __init__(self, dataset: LeRobotDataset, findings: list[Finding], *args):
         self.dataset, self.findings = dataset, findings
@@ -67,6 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send_json(episode_data(self.dataset, int(query["index"])))
             elif address.path == "/video" and query["camera"] in self.dataset.meta.video_keys:
                 self._send_video(self.dataset.meta.video_file(int(query["episode"]), query["camera"]))
+            elif address.path == "/picture" and query["camera"] in self.dataset.meta.image_keys:
+                self._send(picture_png(self.dataset, **query), "image/png")
             else:
                 self.send_error(404)
         except (KeyError, ValueError, FileNotFoundError, DatasetError) as e:

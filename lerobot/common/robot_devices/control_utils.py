@@ -235,7 +235,7 @@ class _Viewer:
         try:
             import rerun
         except ImportError as e:
-            raise ImportError("--control.display_data=true needs rerun: pip install rerun-sdk") from e
+            raise ImportError('--control.display_data=true needs rerun-sdk: pip install -e ".[visualize]"') from e
         self._rerun = rerun
         rerun.init("lerobot_control_loop", spawn=True)
 
