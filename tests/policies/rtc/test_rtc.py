@@ -133,6 +133,7 @@ def test_given_actions_reach_the_model_without_noise_and_are_no_part_of_the_loss
 def test_act_learns_to_continue_and_its_loss_leaves_out_what_is_given():
     config = act.config_of(rtc_training_max_delay=3, use_vae=False)
     policy, batch = act.policy_of(config), act.batch_of(config)
+    torch.nn.init.normal_(policy.model.decoder_prefix_proj.weight)
     old = torch.full((1, 4, 6), 0.7)
     with torch.no_grad():
         plain = policy.predict_action_chunk(batch)
@@ -153,6 +154,17 @@ def test_act_learns_to_continue_and_its_loss_leaves_out_what_is_given():
 def test_act_without_the_flag_has_no_further_weights_and_draws():
     policy = act.policy_of(act.config_of())
     assert not policy.supports_rtc() and not any("prefix" in name for name in policy.state_dict())
+
+
+def test_a_trained_act_that_learns_to_continue_begins_as_what_it_was(tmp_path):
+    plain = act.policy_of(act.config_of())
+    plain.save_pretrained(tmp_path)
+    learning = type(plain).from_pretrained(tmp_path, config=act.config_of(rtc_training_max_delay=3))
+    batch = act.observation_of(plain.config)
+    chunk = plain.predict_action_chunk(batch)
+    assert chunk.equal(learning.predict_action_chunk(batch))
+    continued = learning.predict_action_chunk(batch, inference_delay=2, prev_chunk_left_over=chunk + 1)
+    torch.testing.assert_close(continued, torch.cat([chunk[:, :2] + 1, chunk[:, 2:]], 1))
 
 
 @pytest.mark.parametrize("make", [act.config_of, smolvla.tiny_config])

@@ -49,6 +49,10 @@ class ACTPolicy(PreTrainedPolicy):
         """Without pretrained backbone weights: the checkpoint brings its own."""
         return dataclasses.replace(config, pretrained_backbone_weights=None)
 
+    def may_be_missing(self, key: str) -> bool:
+        """What a checkpoint lacks that was not trained to continue chunks; it starts at zero."""
+        return ".decoder_prefix_proj." in key
+
     def get_optim_params(self) -> list[dict]:
         """Two groups, the second for the backbone with its own learning rate; it may be empty."""
         trainable = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
@@ -191,6 +195,9 @@ class ACT(nn.Module):
         for p in itertools.chain(self.encoder.parameters(), self.decoder.parameters()):
             if p.dim() > 1:
                 nn.init.xavier_uniform_(p)
+        if self.config.rtc_training_max_delay:  # a trained policy that learns to continue begins as what it was
+            nn.init.zeros_(self.decoder_prefix_proj.weight)
+            nn.init.zeros_(self.decoder_prefix_proj.bias)
 
     def forward(
         self, batch: dict[str, Tensor], actions: Tensor | None = None, given: Tensor | None = None

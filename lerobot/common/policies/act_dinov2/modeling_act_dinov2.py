@@ -113,7 +113,7 @@ class ACTDINOv2Policy(ACTPolicy):
     def may_be_missing(self, key: str) -> bool:
         """A mask token, which is never used, and a backbone that the checkpoint leaves out."""
         left_out = _of_backbone(key) and not self.config.save_frozen_backbone
-        return left_out or key == f"{BACKBONE_PREFIX}.embeddings.mask_token"
+        return left_out or key == f"{BACKBONE_PREFIX}.embeddings.mask_token" or super().may_be_missing(key)
 
     def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
         """All tensors, without the frozen backbone's if save_frozen_backbone is false."""
