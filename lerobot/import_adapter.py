@@ -224,6 +224,9 @@ NAMES = {
             "InterventionActionProcessorStep TimeLimitProcessorStep TeleopEvents TELEOP_ACTION_KEY "
             "DISCRETE_PENALTY_KEY GRIPPER_KEY"
         ),
+        "lerobot.common.processor.supervision": (
+            "GymHILAdapterProcessorStep HasTeleopEvents RewardClassifierProcessorStep"
+        ),
     },
     "lerobot.teleoperators.utils": {"lerobot.common.processor.interaction": "TeleopEvents"},
     "lerobot.common.robot_devices.utils": {"lerobot.common.robot_devices.utils": "precise_sleep=busy_wait"},

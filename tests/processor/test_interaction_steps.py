@@ -91,3 +91,42 @@ def test_the_class_that_loads_tokenizers_can_be_replaced(monkeypatch):
     monkeypatch.setattr(tokenizer_processor, "AutoTokenizer", Auto, raising=False)
     assert tokenizer_processor is tokenizer_module
     assert isinstance(TokenizerProcessorStep(tokenizer_name="somebody/tokenizer").input_tokenizer, Letters)
+
+
+class Sees:
+    """A classifier that gives the same answer to everything and keeps what it was shown."""
+
+    def __init__(self, answer):
+        self.answer, self.shown = answer, []
+
+    def predict_reward(self, pictures, threshold):
+        self.shown.append((sorted(pictures), threshold))
+        return self.answer
+
+
+def test_a_classifier_of_success_sets_reward_and_end():
+    from lerobot.common.processor import RewardClassifierProcessorStep
+
+    pictures = {"observation.images.a": torch.zeros(1, 3, 2, 2), "observation.state": torch.zeros(1, 2)}
+    transition = create_transition(pictures, torch.zeros(2), reward=0.25, info={"x": 1})
+    sees = Sees(torch.tensor([1.0]))
+    step = RewardClassifierProcessorStep(reward_classifier=sees, success_threshold=0.7, success_reward=2.0)
+    after = step(transition)
+    assert (after["reward"], after["done"], after["info"]["x"]) == (2.0, True, 1)
+    assert after["info"]["reward_classifier_frequency"] > 0 and sees.shown == [(["observation.images.a"], 0.7)]
+    step.terminate_on_success = False
+    assert step(transition)["done"] is False
+    step.reward_classifier = Sees(0.0)
+    assert step(transition)["reward"] == 0.25
+    again = RewardClassifierProcessorStep(**step.get_config())
+    assert again.success_reward == 2.0 and again(transition) is transition
+    with pytest.raises(ValueError, match="reward_classifier"):
+        RewardClassifierProcessorStep(pretrained_path="somewhere")
+
+
+def test_gym_hil_puts_the_teleoperators_action_into_info():
+    from lerobot.common.processor import GymHILAdapterProcessorStep
+
+    info = {"teleop_action": [1, 2], "is_intervention": True}
+    after = GymHILAdapterProcessorStep()(create_transition(None, None, info=info, complementary_data={"k": 1}))
+    assert after["complementary_data"] == {"k": 1, "teleop_action": [1, 2]} and after["info"]["is_intervention"]

@@ -81,6 +81,11 @@ from lerobot.common.processor.steps import (
     RobotActionProcessorStep,
     TruncatedProcessorStep,
 )
+from lerobot.common.processor.supervision import (
+    GymHILAdapterProcessorStep,
+    HasTeleopEvents,
+    RewardClassifierProcessorStep,
+)
 from lerobot.common.processor.text import (
     NewLineTaskProcessorStep,
     Pi0NewLineProcessor,
@@ -103,6 +108,8 @@ __all__ = [
     "EnvAction",
     "EnvTransition",
     "GripperPenaltyProcessorStep",
+    "GymHILAdapterProcessorStep",
+    "HasTeleopEvents",
     "IdentityProcessorStep",
     "ImageCropResizeProcessorStep",
     "InfoProcessorStep",
@@ -126,6 +133,7 @@ __all__ = [
     "ProcessorStep",
     "ProcessorStepRegistry",
     "RenameObservationsProcessorStep",
+    "RewardClassifierProcessorStep",
     "RewardProcessorStep",
     "RobotAction",
     "RobotActionProcessorStep",

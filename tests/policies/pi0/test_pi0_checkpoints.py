@@ -267,3 +267,12 @@ def test_a_fresh_policy_starts_near_the_variance_of_its_target():
     loss, _ = policy(tiny_batch(policy.config))
     assert math.isfinite(loss.item())
     assert 0.5 < loss.item() < 5
+
+
+def test_an_unseen_sentence_warns_once(tmp_path, caplog):
+    config = tiny_config(training_tasks=["Grasp a lego block."])
+    config.save_pretrained(tmp_path)
+    pre, _ = make_pre_post_processors(PreTrainedConfig.from_pretrained(tmp_path), dataset_stats=STATS)
+    for task in ("Grasp a lego block.", "Wave.", "Wave."):
+        pre({**raw_observation(config), "task": [task]})
+    assert caplog.text.count("never trained on the task 'Wave.'") == 1 and "lego block.'" in caplog.text

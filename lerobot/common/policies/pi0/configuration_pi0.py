@@ -101,6 +101,7 @@ class PI0Config(PreTrainedConfig):
     vlm_config: dict = extra({})
     # (noise, time) draws per sample and step; pictures, which cost more than the expert, are encoded once
     draws_per_sample: int = extra(1)
+    training_tasks: list[str] = extra([])  # sentences seen in training, filled from the dataset; others warn
     # Where the bars of pictures of another shape lie: centre; top_left, as up to LeRobot 0.3.3; centre_0.3.4, whose
     # bars are -3 where black is -1
     letterbox: str = extra("centre")
