@@ -122,6 +122,7 @@ class RemotePolicy:
             self._await_handshake(events)
         finally:
             socket.disable_monitor()
+            events.close(0)
 
     def _await_handshake(self, events) -> None:
         from zmq.utils.monitor import recv_monitor_message
