@@ -130,3 +130,12 @@ def test_flags_of_lerobot_pass_and_those_by_which_a_client_would_choose_the_chec
     for wrong in ("--player=fast", "--server_address=here", "--jpeg_quality=200"):
         with pytest.raises(ValueError, match="expected"):
             parse([*SIM, wrong])
+
+
+def test_lerobots_module_names_lead_here():
+    from lerobot.async_inference.configs import RobotClientConfig
+    from lerobot.async_inference.policy_server import serve as served
+    from lerobot.async_inference.robot_client import RobotClient as client
+    from lerobot.scripts.policy_server import serve
+
+    assert served is serve and client is RobotClient and isinstance(parse(SIM), RobotClientConfig)

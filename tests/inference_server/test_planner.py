@@ -25,12 +25,12 @@ DIFFUSION = {
 }  # fmt: skip
 
 
-def save_checkpoint(folder, kind: str, **fields):
+def save_checkpoint(folder, kind: str, most: float = 60.0, **fields):
     torch.manual_seed(0)
     config = make_policy_config(kind, device="cpu", **fields)
     config.input_features = {**STATE, **PICTURE}
     config.output_features = {"action": PolicyFeature(FeatureType.ACTION, (6,))}
-    spread = {"mean": np.zeros(6), "std": np.full(6, 20.0), "min": np.full(6, -60.0), "max": np.full(6, 60.0)}
+    spread = {"mean": np.zeros(6), "std": np.full(6, 20.0), "min": np.full(6, -most), "max": np.full(6, most)}
     colour = np.zeros((3, 1, 1))
     stats = {"observation.state": spread, "action": spread}
     stats[CAMERA] = {"mean": colour, "std": colour + 1, "min": colour, "max": colour + 1}

@@ -122,7 +122,7 @@ class PolicyServer:
         self.start()
         try:
             while all(thread.is_alive() for thread in self._threads):
-                self._threads[0].join(1.0)
+                self._stop.wait(1.0)  # an interrupted Thread.join() would take its thread for ended
             raise RuntimeError("The policy server ended by a defect; the traceback stands above.")
         finally:
             self.close()
