@@ -106,6 +106,19 @@ def test_chunks_that_jump_and_chunks_that_are_no_numbers_stay_inside_the_envelop
     client.close()
 
 
+def test_a_first_action_far_away_is_approached_slowly_although_the_arm_held_before(serve):
+    server = serve(Waving(step=100.0))
+    client = client_for(server, "--duration_s=0.5")
+    client.prepare()
+    sent = record_commands(client.robot)
+    client.run()
+    ramp = client.robot.envelope_config.ramp_speed
+    assert (
+        5 < np.abs(np.array(sent[-1]) - sent[0]).max() and np.abs(np.diff(np.array(sent), axis=0)).max() * 30 < ramp + 1
+    )
+    client.close()
+
+
 def test_nothing_is_energised_when_the_server_does_not_answer_or_refuses(serve, capsys):
     client = RobotClient(parse([*SIM, "--server_address=127.0.0.1:9", "--deadline_s=0.3"]))
     with pytest.raises(ValueError, match="torque was not switched on"):
@@ -136,6 +149,7 @@ def test_lerobots_module_names_lead_here():
     from lerobot.async_inference.configs import RobotClientConfig
     from lerobot.async_inference.policy_server import serve as served
     from lerobot.async_inference.robot_client import RobotClient as client
+
     from lerobot.scripts.policy_server import serve
 
     assert served is serve and client is RobotClient and isinstance(parse(SIM), RobotClientConfig)

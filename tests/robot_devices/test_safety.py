@@ -70,6 +70,14 @@ def test_the_first_target_is_approached_slowly():
     assert made.interventions() == {"ramp": 1}
 
 
+def test_the_first_target_is_approached_slowly_after_any_number_of_held_ticks():
+    made = envelope(speed=360.0, acceleration=6000.0, ramp_speed=45.0)
+    for _ in range(5):
+        made.limit(made.commanded)
+    commands = drive(made, [[40.0, 0.0]] * 10)
+    assert np.abs(np.diff(commands[:, 0])).max() <= 45.0 * DT * 1.01
+
+
 def test_after_missed_ticks_the_arm_starts_again_slowly():
     made = envelope(speed=1000.0, acceleration=1e6, ramp_speed=30.0, hold_after_s=0.3)
     made.limit([0.0, 0.0], now=0.0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Event
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +14,19 @@ import torch
 from lerobot.common.inference_server.client import RefusedError, RemotePolicy, ServerError
 from lerobot.common.player.chunk_player import Chunk, ChunkPlayer, LostChunkError, Request
 from lerobot.common.player.latency import LatencyBudget
+from lerobot.common.player.motion import motion_line
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0  # between two attempts to reach a server that is lost
 
 
 class RemotePlanner:
-    """A player's planner on another machine: asks in a thread, pauses after a failure, and then has it asked again."""
+    """A player's planner on another machine: asks in a thread, pauses after a failure, and then has it asked again.
 
-    def __init__(self, remote: RemotePolicy):
-        self.remote, self.budget = remote, LatencyBudget()
+    `patience_s`: how long `start` waits for a quick chunk, so that it is played in the same tick.
+    """
+
+    def __init__(self, remote: RemotePolicy, patience_s: float = 0.0):
+        self.remote, self.patience_s, self.budget = remote, patience_s, LatencyBudget()
         self.failures = 0  # in all
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="remote_planner")
         self._job: Future[Chunk] | None = None
@@ -34,6 +39,8 @@ class RemotePlanner:
         if continues:
             continues["prev_chunk_left_over"] = request.prev_chunk_left_over.numpy()
         self._job = self._pool.submit(self._ask, frames, continues or None)
+        if self.patience_s:
+            wait([self._job], timeout=self.patience_s)
 
     def result(self) -> Chunk | None:
         """The chunk; LostChunkError when the server did not give one, RefusedError when it never will."""
@@ -84,15 +91,11 @@ class RemoteRunner:
 
     def __init__(self, robot, player: ChunkPlayer, land_after_s: float):
         self.robot, self.player, self.land_after_s = robot, player, land_after_s
+        self.budget = player.planner.budget
         self._moved: float | None = None  # when the last action of a chunk was sent
 
-    def reset(self) -> None:
-        """A new episode."""
-        self.player.reset()
-        self._moved = None
-
-    def act(self, observation: dict[str, torch.Tensor], _task: str) -> torch.Tensor:
-        """The next action (A,), or the last command while there is none."""
+    def act(self, observation: dict[str, torch.Tensor], _task: str) -> torch.Tensor | None:
+        """The next action (A,); None while there is none: the arm is held."""
         self.player.planner.remote.observe(observation)
         now, held = self.robot.clock.now(), self.player.held
         self._moved = now if self._moved is None else self._moved
@@ -105,7 +108,17 @@ class RemoteRunner:
             return action
         if gap > self.land_after_s:
             raise ServerError(f"No chunk came for {gap:.1f} s (--land_after_s={self.land_after_s}): the arm is landed.")
-        return torch.from_numpy(np.concatenate([e.commanded for e in self.robot.envelopes.values()]))
+        return None
+
+    def report(self) -> dict[str, Any]:
+        """What the player, the connection and the stages say."""
+        lost = self.player.planner.failures
+        return {"player": self.player.report(), "lost_requests": lost, "latency": self.budget.summary()}
+
+    def lines(self) -> list[str]:
+        """The same for the terminal."""
+        lost = self.player.planner.failures
+        return [motion_line(self.player.report()), f"latency: {self.budget.line()}", f"requests lost: {lost}"]
 
 
 def try_out(robot, remote: RemotePolicy) -> float:

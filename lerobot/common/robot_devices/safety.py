@@ -155,7 +155,8 @@ class SafetyEnvelope:
             values = self._last
         if self._starting:  # a first target nearby is no jump: the motion begins at once
             far = max(abs(a - b) for a, b in zip(self._last, values, strict=True))
-            self._starting, self._ramping = False, far > self.config.ramp_from
+            # Holding, until a policy's first action is there, is no start.
+            self._starting, self._ramping = far <= SLACK, far > self.config.ramp_from
         ramping = self._ramping
         self._last = [self._joint(index, value, ramping) for index, value in enumerate(values)]
         if ramping:
