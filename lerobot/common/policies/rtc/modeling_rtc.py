@@ -103,15 +103,18 @@ class Continuation:
 
     def __init__(self, rtc_config, left_over, inference_delay, horizon, longest: int = 0):
         self.prefix = known_prefix(left_over, inference_delay, longest)
-        self.processor = RTCProcessor(rtc_config) if is_enabled(rtc_config) and not longest else None
+        guides = left_over is not None and is_enabled(rtc_config) and not longest
+        self.processor = RTCProcessor(rtc_config) if guides else None
         self.left_over, self.inference_delay, self.horizon = left_over, inference_delay, horizon
 
-    def steer(self, velocity: Velocity) -> Velocity:
-        """The velocity of the chunk that continues."""
+    @property
+    def steer(self) -> Callable[[Velocity], Velocity] | None:
+        """Makes the velocity of the chunk that continues; None where nothing is continued."""
+        return None if self.prefix is None and self.processor is None else self._steered
+
+    def _steered(self, velocity: Velocity) -> Velocity:
         if self.prefix is not None:
             return given_prefix(velocity, self.prefix)
-        if self.processor is None or self.left_over is None:
-            return velocity
         return self.processor.guide(velocity, self.left_over, self.inference_delay, self.horizon)
 
     def finish(self, actions: Tensor) -> Tensor:
