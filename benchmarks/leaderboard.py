@@ -3,7 +3,7 @@
 
     python benchmarks/leaderboard.py                              # CPU: 25 minutes of processor time each
     python benchmarks/leaderboard.py --device cuda --minutes 30   # larger sizes; minutes of the clock
-    python benchmarks/leaderboard.py --policies act,smolvla --scenes A --publish README.md
+    python benchmarks/leaderboard.py --policies act,smolvla --scenes A --publish README.md README.zh-CN.md
 
 Per policy and scene: the seconds of a step are measured, the steps chosen that fill the budget (and the schedule with
 them); then it is trained, evaluated in the simulated arm on seeds that no recording uses, and given a report card.
@@ -284,7 +284,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset_a", type=Path, default=ROOT / "grasp_dataset")
     parser.add_argument("--demonstrations", type=int, default=50, help="of scene B")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "outputs" / "leaderboard")
-    parser.add_argument("--publish", type=Path, help="Markdown file with a place for the table")
+    parser.add_argument("--publish", type=Path, nargs="*", default=[], help="Markdown files with a place for the table")
     args = parser.parse_args(arguments)
     args.policies, args.scenes = args.policies.split(","), args.scenes.split(",")
     for given, known in ((args.policies, POLICIES), (args.scenes, TASKS)):
@@ -314,8 +314,8 @@ def main() -> None:
     print(f"\n{text}")
     if failed:
         raise SystemExit(f"Failed: {', '.join(failed)}. The same command tries these again.")
-    if args.publish:
-        publish(text, args.publish)
+    for page in args.publish:
+        publish(text, page)
 
 
 if __name__ == "__main__":

@@ -310,13 +310,14 @@ def help_text(cls: type) -> str:
         "  --config_path=FILE  --preset=NAME  --policy.path=CHECKPOINT",
         "",
     ]
-    rows = list(_help_rows(cls, ""))
+    rows = list(flag_rows(cls, ""))
     width = min(48, max(len(name) + len(default) for name, default, _ in rows) + 3)
     lines += [f"  {'--' + name + '=' + default:<{width}}  {comment}".rstrip() for name, default, comment in rows]
     return "\n".join(lines)
 
 
-def _help_rows(cls: type, prefix: str):
+def flag_rows(cls: type, prefix: str = ""):
+    """(name, default, comment) of every flag; one that only some choices have begins its comment with `[choice]`."""
     hints, comments = typing.get_type_hints(cls), field_comments(cls)
     for f in dataclasses.fields(cls):
         options = [o for o in _members(hints[f.name]) if dataclasses.is_dataclass(o)]
@@ -328,10 +329,10 @@ def _help_rows(cls: type, prefix: str):
                 choices = option.get_known_choices()
                 yield f"{prefix}{f.name}.type", "|".join(choices), comments.get(f.name, "")
                 for name, choice in choices.items():
-                    for row in _help_rows(choice, f"{prefix}{f.name}."):
+                    for row in flag_rows(choice, f"{prefix}{f.name}."):
                         yield row[0], row[1], f"[{name}] {row[2]}".rstrip()
             else:
-                yield from _help_rows(option, f"{prefix}{f.name}.")
+                yield from flag_rows(option, f"{prefix}{f.name}.")
 
 
 def _default_text(f: dataclasses.Field) -> str:
