@@ -43,9 +43,8 @@ def test_the_table_of_flags_is_current():
 
 def test_both_readmes_have_the_same_commands_and_the_place_for_the_table():
     english, chinese = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
-    commands = [
-        re.findall(r"^(?:bash|python) \S+", page.read_text("utf-8"), re.MULTILINE) for page in (english, chinese)
-    ]
+    command = re.compile(r"`((?:bash|python) [\w./]+)")
+    commands = [command.findall(page.read_text("utf-8")) for page in (english, chinese)]
     assert commands[0] == commands[1] and commands[0]
     for page in (english, chinese):
         text = page.read_text("utf-8")

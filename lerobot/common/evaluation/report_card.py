@@ -29,7 +29,7 @@ EVENT_RADIUS_S = 0.2
 class ReportCard:
     """Measurements of one checkpoint on recorded episodes; errors are in the units of the recording.
 
-    `every` is the number of frames between predictions, as on the arm; `latency_s` what a chunk takes for one frame;
+    `every` is the number of actions of a chunk that the arm carries out; `latency_s` what a chunk takes for one frame;
     `trained_on` whether the episodes were trained on (None: not known); `tasks` the sentences of the dataset.
     """
 

@@ -108,7 +108,7 @@ def _numbers(cards: Sequence[ReportCard]) -> str:
         ("largest jump of a joint between chunks", [_largest_jump(card) for card in cards]),
         ("roughness (recording)", ["{:.3g} ({:.3g})".format(*card.roughness) for card in cards]),
         ("a chunk takes (worst)", [f"{1e3 * c.latency:.0f} ms ({1e3 * max(c.latency_s):.0f})" for c in cards]),
-        ("frames between chunks", [str(card.every) for card in cards]),
+        ("actions carried out of a chunk", [str(card.every) for card in cards]),
         ("trained on these episodes", [{True: "yes", False: "no", None: "not known"}[c.trained_on] for c in cards]),
     ]
     head = "".join(f'<th class="n">{html.escape(card.name)}</th>' for card in cards)
@@ -176,9 +176,9 @@ def _method(cards: Sequence[ReportCard]) -> str:
         for card in cards
     )
     return (
-        f"<ul>{checkpoints}</ul><p>A chunk of actions is predicted wherever the arm would ask for one, from the "
-        "recorded frame, so nothing that the policy does reaches its next picture: this page finds faults, the "
-        "success rate in simulation or on the arm decides.</p>"
+        f"<ul>{checkpoints}</ul><p>A chunk of actions is predicted wherever the arm would ask for one (less often "
+        "where that is every frame), from the recorded frame: nothing that the policy does reaches its next picture. So this "
+        "page finds faults; the success rate in simulation or on the arm decides.</p>"
         "<p><b>Change of its actions</b>: mean difference with and without an input, as a share of the difference "
         "between the actions of two frames (0 %: the input is ignored; about 100 %: it does something else). "
         "<b>Blank</b> is the grey of the picture's own mean. <b>Jump between chunks</b>: first action of a chunk less "

@@ -53,17 +53,19 @@ def make_card(path: str, name: str, meta, episodes: list[int], args) -> tuple[Re
     check_shapes(given, config, "dataset")
 
     every = getattr(config, "n_action_steps", 1)
+    shown = fewer(episodes, meta, every, args.chunks)
     dataset = LeRobotDataset(
         meta.repo_id,
         root=meta.root,
-        episodes=fewer(episodes, meta, every, args.chunks),
+        episodes=shown,
         delta_timestamps=resolve_delta_timestamps(config, meta),
         return_uint8=True,
     )
     tasks = [meta.tasks[i] for i in sorted(meta.tasks)]
     probes = make_probes(dataset.meta.camera_keys, tasks, OBS_STATE in dataset.features)
     parts = policy, preprocessor, postprocessor, dataset
-    report = open_loop_error(*parts, every=every, batch_size=BATCH, seed=args.seed, probes=probes)
+    stride = max(every, -(-meta.episodes[shown[-1]]["length"] // args.chunks))
+    report = open_loop_error(*parts, every=stride, batch_size=BATCH, seed=args.seed, probes=probes)
     card = ReportCard(
         name=name,
         path=path,
