@@ -177,8 +177,8 @@ def _method(cards: Sequence[ReportCard]) -> str:
     )
     return (
         f"<ul>{checkpoints}</ul><p>A chunk of actions is predicted wherever the arm would ask for one (less often "
-        "where that is every frame), from the recorded frame: nothing that the policy does reaches its next picture. So "
-        "this page finds faults; the success rate in simulation or on the arm decides.</p>"
+        "where that is every frame), from the recorded frame: nothing that the policy does reaches its next picture. "
+        "So this page finds faults; the success rate in simulation or on the arm decides.</p>"
         "<p><b>Change of its actions</b>: mean difference with and without an input, as a share of the difference "
         "between the actions of two frames (0 %: the input is ignored; about 100 %: it does something else). "
         "<b>Blank</b> is the grey of the picture's own mean. <b>Jump between chunks</b>: first action of a chunk less "
