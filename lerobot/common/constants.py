@@ -28,6 +28,8 @@ INFO = "info"
 TASK = "task"
 SUBTASK = "subtask"
 # What a frozen network makes of a frame; in a batch these stand in for pictures (and, for a prefix, the task).
+DRAW_SEED = "draw_seed"
+
 FROZEN_PREFIX = "frozen."
 FROZEN_PICTURES = FROZEN_PREFIX + "pictures"
 FROZEN_CONTEXT = FROZEN_PREFIX + "context"

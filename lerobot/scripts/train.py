@@ -20,6 +20,7 @@ from lerobot.common.policies.adapters import add_adapter
 from lerobot.common.policies.factory import make_policy
 from lerobot.common.training.data import (
     Timer,
+    augment_on_device,
     endless,
     log_dataset,
     make_loader,
@@ -81,6 +82,8 @@ def train(cfg: TrainPipelineConfig):
     prepare = make_prepare(preprocessor, engine.device)
     with engine.main_first():
         features = FrozenFeatures.open(cfg, policy, dataset, prepare, engine)
+    if engine.device.type != "cpu":  # on a CPU the loader's workers augment side by side
+        prepare = make_prepare(preprocessor, engine.device, augment_on_device(dataset, engine.device))
     optimizer, scheduler = make_optimizer_and_scheduler(cfg, policy)
     optimizer = engine.prepare(policy, optimizer)
     plan = make_plan(dataset, cfg, engine.world_size)

@@ -24,6 +24,7 @@ from lerobot.common.datasets.transforms import (
     affine,
     make_transform_from_config,
 )
+from lerobot.common.training.data import augment_on_device, make_prepare
 
 LUMA = torch.tensor([0.2989, 0.587, 0.114])
 
@@ -189,3 +190,32 @@ def test_draws_are_a_function_of_seed_epoch_and_frame(recorded_root):
     first = pictures(1, 0, 4)
     assert torch.equal(first, pictures(1, 0, 19)) and torch.equal(first, pictures(1, 0, 5, workers=2))
     assert not torch.equal(first, pictures(1, 1, 4)) and not torch.equal(first, pictures(2, 0, 4))
+
+
+def augmented_batches(root, device: str | None) -> list[dict]:
+    """What a policy would read of an epoch; `device`: augmented there instead of in the loader."""
+    transforms = ImageTransforms(ImageTransformsConfig(enable=True))
+    dataset = LeRobotDataset(root=root, image_transforms=transforms, return_uint8=True)
+    target = torch.device(device or "cpu")
+    prepare = make_prepare(lambda batch: batch, target, augment_on_device(dataset, target) if device else None)
+    loader = DataLoader(dataset, 4, sampler=EpochSampler(19, seed=3), collate_fn=dataset.collate)
+    return [prepare(batch) for batch in loader]
+
+
+def test_augmentation_after_the_loader_gives_the_same_pictures(recorded_root):
+    plain = LeRobotDataset(root=recorded_root)
+    batches = augmented_batches(recorded_root, "cpu"), augmented_batches(recorded_root, None)
+    for later, sooner in zip(*batches, strict=True):
+        assert later.keys() == sooner.keys()
+        pictures = later["observation.images.cam0"]
+        assert torch.equal(pictures, sooner["observation.images.cam0"])
+        assert not torch.equal(pictures[0], plain[int(later["index"][0])]["observation.images.cam0"])
+    assert augment_on_device(plain, torch.device("cpu")) is None
+
+
+@pytest.mark.gpu
+def test_a_gpu_draws_the_same(recorded_root):
+    batches = augmented_batches(recorded_root, "cuda"), augmented_batches(recorded_root, None)
+    for on_gpu, on_cpu in zip(*batches, strict=True):
+        difference = (on_gpu["observation.images.cam0"].cpu() - on_cpu["observation.images.cam0"]).abs()
+        assert (difference > 1.5 / 255).float().mean() < 0.01  # a turned picture may take the pixel beside it

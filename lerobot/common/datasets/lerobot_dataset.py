@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lerobot.common.constants import DRAW_SEED
 from lerobot.common.datasets.collate import FrameBatch, collate
 from lerobot.common.datasets.compute_stats import aggregate_stats
 from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
@@ -18,6 +19,7 @@ from lerobot.common.datasets.hub_download import download_files
 from lerobot.common.datasets.hub_upload import push_to_hub
 from lerobot.common.datasets.image_writer import AsyncImageWriter
 from lerobot.common.datasets.recovery import drop_last_episode
+from lerobot.common.datasets.transforms import transform_batch
 from lerobot.common.datasets.utils import (
     CODEBASE_VERSION,
     DatasetError,
@@ -211,16 +213,13 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
     def _transform_pictures(self, batch: dict[str, Any], indices: Sequence[int]) -> None:
         """Augment per frame and camera, with draws that depend on the frame's address if it has one."""
+        if self.give_draw_seeds:
+            batch[DRAW_SEED] = torch.tensor([index.draw_seed for index in indices])
         if self.image_transforms is None or self.skip_pictures:
             return
-        changed: dict[str, list[torch.Tensor]] = {key: [] for key in self.meta.camera_keys}
-        for position, index in enumerate(indices):
-            options = {}
-            if getattr(self.image_transforms, "seedable", False) and hasattr(index, "draw_seed"):
-                options["generator"] = torch.Generator().manual_seed(index.draw_seed)
-            for key, frames in changed.items():
-                frames.append(self.image_transforms(batch[key][position], **options))
-        batch.update({key: torch.stack(frames) for key, frames in changed.items()})
+        seedable = getattr(self.image_transforms, "seedable", False)
+        seeds = [getattr(index, "draw_seed", None) if seedable else None for index in indices]
+        batch.update(transform_batch(self.image_transforms, batch, self.meta.camera_keys, seeds))
 
     def add_column(self, key: str, values: torch.Tensor, deltas: Sequence[int]) -> None:
         """Add a float column (N,) in memory, read at `deltas` frames from the current one."""
@@ -365,6 +364,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self._recorder: EpisodeRecorder | None = None
         self.image_writer: AsyncImageWriter | None = None
         self.frame_store = None
+        self.give_draw_seeds = False  # items with the seed of their draws, for who augments them later
         self.skip_pictures = False  # items without pictures, for who keeps what a frozen network made of them
 
     @property

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 
 def _uniform(low: float, high: float, generator: torch.Generator | None) -> float:
@@ -60,12 +59,10 @@ def adjust_sharpness(image: torch.Tensor, factor: float) -> torch.Tensor:
     """Blend with a 3x3 blur (weights 1, centre 5, sum 13); the outermost pixels stay."""
     if min(image.shape[-2:]) <= 2:
         return image
-    kernel = torch.ones(3, 3)
-    kernel[1, 1] = 5.0
-    flat = image.reshape(-1, 1, *image.shape[-2:])
+    rows = image[..., :-2, :] + image[..., 1:-1, :] + image[..., 2:, :]
+    window = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     blurred = image.clone()
-    inner = F.conv2d(flat, (kernel / kernel.sum()).to(image)[None, None])
-    blurred[..., 1:-1, 1:-1] = inner.reshape(*image.shape[:-2], *inner.shape[-2:])
+    blurred[..., 1:-1, 1:-1] = (window + 4 * image[..., 1:-1, 1:-1]) / 13
     return _blend(image, blurred, factor)
 
 
@@ -73,14 +70,13 @@ def affine(image: torch.Tensor, angle: float, shift: tuple[int, int]) -> torch.T
     """Turn clockwise by `angle` degrees, then shift by (right, down) pixels; nearest, black outside."""
     height, width = image.shape[-2:]
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    x = x - (width - 1) / 2 - shift[0]
-    y = y - (height - 1) / 2 - shift[1]
+    x = (torch.arange(width, device=image.device) - (width - 1) / 2 - shift[0])[None, :]
+    y = (torch.arange(height, device=image.device) - (height - 1) / 2 - shift[1])[:, None]
     source_x = (cos * x + sin * y + (width - 1) / 2).round().long()
     source_y = (cos * y - sin * x + (height - 1) / 2).round().long()
     inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
     moved = image[..., source_y.clamp(0, height - 1), source_x.clamp(0, width - 1)]
-    return moved * inside.to(image.device)
+    return moved * inside
 
 
 class Identity:
@@ -266,3 +262,18 @@ class ImageTransforms:
         if image.dtype != torch.uint8:
             return self.tf(image, generator)
         return (self.tf(image.float().div_(255), generator) * 255).round_().to(torch.uint8)
+
+
+def transform_batch(
+    transforms: Callable, batch: dict[str, Any], keys: Sequence[str], seeds: Sequence[int | None]
+) -> dict[str, torch.Tensor]:
+    """The pictures `batch[key]` (B, ..., 3, H, W) transformed frame by frame on the device where they are.
+
+    A frame's draws, for one key after the other, come from a generator with its seed; None: from torch's global one.
+    """
+    changed: dict[str, list[torch.Tensor]] = {key: [] for key in keys}
+    for position, seed in enumerate(seeds):
+        options = {} if seed is None else {"generator": torch.Generator().manual_seed(seed)}
+        for key, frames in changed.items():
+            frames.append(transforms(batch[key][position], **options))
+    return {key: torch.stack(frames) for key, frames in changed.items()}

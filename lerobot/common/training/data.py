@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader
 
-from lerobot.common.constants import FROZEN_PREFIX
+from lerobot.common.constants import DRAW_SEED, FROZEN_PREFIX
 from lerobot.common.datasets.collate import collate
 from lerobot.common.datasets.lerobot_dataset import LeRobotDatasetMetadata
 from lerobot.common.datasets.sampler import EpochSampler
+from lerobot.common.datasets.transforms import transform_batch
 from lerobot.common.training.processors import images_as_float
 
 
@@ -134,10 +135,31 @@ def make_loader(dataset, cfg, plan: BatchPlan, device: torch.device, start_step:
     )
 
 
-def make_prepare(preprocessor, device: torch.device) -> Callable[[dict], dict]:
+def augment_on_device(dataset, device: torch.device) -> Callable[[dict], dict] | None:
+    """Take a dataset's augmentation out of its loader: a function that augments the pictures of a batch on `device`.
+
+    From then on the dataset gives untouched pictures and the seed of each frame's draws. Every draw is the one of the
+    loader, so on a CPU the pictures are the same; a GPU rounds differently. None for a dataset without augmentation.
+    """
+    transforms, keys = dataset.image_transforms, dataset.meta.camera_keys
+    if transforms is None:
+        return None
+    dataset.image_transforms, dataset.give_draw_seeds = None, True
+
+    def augment(batch: dict) -> dict:
+        seeds = batch[DRAW_SEED].tolist()
+        moved = {key: batch[key].to(device, non_blocking=True) for key in keys}
+        rest = {key: value for key, value in batch.items() if key != DRAW_SEED}
+        return {**rest, **transform_batch(transforms, moved, keys, seeds)}
+
+    return augment
+
+
+def make_prepare(preprocessor, device: torch.device, augment: Callable | None = None) -> Callable[[dict], dict]:
     """A function from a collated batch to what the policy reads; kept features pass as they are."""
 
     def prepare(batch: dict) -> dict:
+        batch = augment(batch) if augment is not None else batch
         kept = {key: value for key, value in batch.items() if key.startswith(FROZEN_PREFIX)}
         rest = {key: value for key, value in batch.items() if key not in kept}
         return {**preprocessor(images_as_float(rest, device)), **kept}
