@@ -13,6 +13,8 @@ pytest.importorskip("mujoco")
 pytest.importorskip("dynamixel_sdk")
 
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.policies.act.modeling_act import ACTPolicy
+from lerobot.common.policies.factory import make_pre_post_processors
 from lerobot.common.robot_devices import control_utils, recording
 from lerobot.common.robot_devices.cameras.base import StaleFrameError
 from lerobot.common.robot_devices.control_configs import parse_control
@@ -97,8 +99,32 @@ def test_pictures_of_the_twin_are_recorded_and_a_policy_runs(tmp_path):
     assert (table["action"][0] - table["action"][15]).abs().max() < 3.0
 
 
+def test_pictures_are_processed_only_for_a_new_plan_and_actions_are_those_of_every_tick(tmp_path):
+    root = tmp_path / "cubes"
+    cameras = json.dumps({"laptop": {"type": "sim", "name": "laptop", "width": 64, "height": 48}})
+    run(*RECORD, f"--control.root={root}", "--control.num_episodes=1", "--control.episode_time_s=0.4",
+        f"--robot.cameras={cameras}")  # fmt: skip
+    dataset = LeRobotDataset("me/cubes", root=root)
+    path = make_checkpoint(dataset, tmp_path / "checkpoint")
+    policy = ACTPolicy.from_pretrained(path)
+    runner = control_utils.PolicyRunner(policy, *make_pre_post_processors(policy.config, path))
+    seen, process = [], runner.preprocessor
+    runner.preprocessor = lambda batch: seen.append(1) or process(batch)
+    pictures = torch.randint(0, 256, (8, 48, 64, 3), dtype=torch.uint8)
+    states = torch.arange(8.0)[:, None].expand(8, 6)
+    ticks = [{"observation.state": states[i], "observation.images.laptop": pictures[i]} for i in range(8)]
+    actions = torch.stack([runner.act(tick, "x") for tick in ticks])
+    assert len(seen) == 2  # chunks of 4
+    policy.reset()
+    expected = [control_utils.predict_action(t, policy, "cpu", process, runner.postprocessor, task="x") for t in ticks]
+    assert torch.equal(actions, torch.stack(expected))
+    runner.reset()
+    runner.act(ticks[0], "x")
+    assert len(seen) == 3
+
+
 def make_checkpoint(dataset, path):
-    from lerobot.common.policies.factory import make_policy, make_policy_config, make_pre_post_processors
+    from lerobot.common.policies.factory import make_policy, make_policy_config
 
     config = make_policy_config(
         "act", device="cpu", chunk_size=4, n_action_steps=4, dim_model=16, n_heads=2, dim_feedforward=16,

@@ -20,7 +20,7 @@ def resize_images(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     if tuple(images.shape[-2:]) == size:
         return images
     if images.dtype != torch.uint8:
-        small = resize_images((images * 255).round().clamp(0, 255).to(torch.uint8), size)
+        small = resize_images((images * 255).round_().clamp_(0, 255).to(torch.uint8), size)
         return small.to(images.dtype).div_(255)
     flat = images.reshape(-1, *images.shape[-3:]).cpu()
     # The vectorized kernel wants the channels of a pixel side by side; the numbers are the same without.

@@ -327,13 +327,12 @@ class ManipulatorRobot:
         return self.capture_observation(), {"action": torch.from_numpy(np.concatenate(sent))}
 
     def capture_observation(self) -> dict[str, torch.Tensor]:
-        """State float32 (S,) and pictures uint8 (H, W, 3); StaleFrameError for a frozen camera."""
+        """State float32 (S,) and pictures uint8 (H, W, 3), not copied; StaleFrameError for a frozen camera."""
         self._require()
         observation = {"observation.state": torch.from_numpy(self.follower_positions())}
         for name, camera in self.cameras.items():
             start = time.perf_counter()
-            picture = camera.async_read()
-            observation[f"observation.images.{name}"] = torch.from_numpy(np.array(picture))
+            observation[f"observation.images.{name}"] = torch.from_numpy(camera.async_read())
             self.logs[f"read_camera_{name}_dt_s"] = camera.logs.get("delta_timestamp_s", 0.0)
             self.logs[f"async_read_camera_{name}_dt_s"] = time.perf_counter() - start
         return observation

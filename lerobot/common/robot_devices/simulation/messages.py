@@ -16,7 +16,7 @@ def send_message(link: socket.socket, header: dict, payload: bytes = b"") -> Non
     link.sendall(_SIZES.pack(len(text), len(payload)) + text + payload)
 
 
-def receive_message(link: socket.socket) -> tuple[dict, bytes] | None:
+def receive_message(link: socket.socket) -> tuple[dict, bytearray] | None:
     """The next message, None when the other side is gone; ValueError for one that is too long."""
     head = _receive(link, _SIZES.size)
     if head is None:
@@ -28,14 +28,14 @@ def receive_message(link: socket.socket) -> tuple[dict, bytes] | None:
     return None if text is None or payload is None else (json.loads(text), payload)
 
 
-def _receive(link: socket.socket, size: int) -> bytes | None:
-    parts = bytearray()
-    while len(parts) < size:
+def _receive(link: socket.socket, size: int) -> bytearray | None:
+    data, done = bytearray(size), 0
+    while done < size:
         try:
-            data = link.recv(size - len(parts))
+            count = link.recv_into(memoryview(data)[done:])
         except (ConnectionError, TimeoutError):
             return None
-        if not data:
+        if not count:
             return None
-        parts += data
-    return bytes(parts)
+        done += count
+    return data

@@ -83,7 +83,8 @@ class Twin:
     def picture(self, camera: str) -> tuple[dict, bytes]:
         """What a camera sees now."""
         image = self.world.render(camera)
-        return {"shape": image.shape, "frame": self.world.frame, "time": time.monotonic()}, image.tobytes()
+        header = {"shape": image.shape, "frame": self.world.frame, "time": time.monotonic()}
+        return {**header, "success": bool(self.world.success)}, image.tobytes()
 
     def state(self) -> tuple[dict, bytes]:
         """Task, progress, and what the servos are doing."""

@@ -26,6 +26,7 @@ class TwinProcess:
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
         theirs.close()
         self._link, self._lock = ours, threading.Lock()
+        self.success = False  # as of the newest answer
         send_message(ours, options)
         self.ports: list[str] = self._receive()[0]["ports"]
 
@@ -44,12 +45,14 @@ class TwinProcess:
         self.process.terminate()
         self.process.wait()
 
-    def _ask(self, do: str, arguments: dict) -> tuple[dict, bytes]:
+    def _ask(self, do: str, arguments: dict) -> tuple[dict, bytearray]:
         with self._lock:
             send_message(self._link, {"do": do, **arguments})
-            return self._receive()
+            answer = self._receive()
+            self.success = answer[0].get("success", self.success)
+            return answer
 
-    def _receive(self) -> tuple[dict, bytes]:
+    def _receive(self) -> tuple[dict, bytearray]:
         message = receive_message(self._link)
         if message is None:
             raise RuntimeError("The simulated arm's process ended; its own message stands above.")
