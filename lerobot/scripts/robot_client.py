@@ -78,6 +78,10 @@ class RobotClient:
         welcome = self.remote.welcome
         rows.append(("server", f"{cfg.server_address}: {welcome['policy']} '{welcome['checkpoint']}'"))
         rows.append(("chunk", f"{milliseconds:.0f} ms, {self._steps()} actions of each are played"))
+        if milliseconds > cfg.deadline_s * 1e3:
+            text = f"A chunk took {milliseconds / 1e3:.1f} s, --deadline_s is {cfg.deadline_s}."
+            fix = f"--deadline_s={milliseconds / 500:.0f} --land_after_s={milliseconds / 250:.0f}, or a faster server"
+            findings.append(Finding("remote.slow", "error", text, fix=fix))
         if cfg.player == "rtc" and not welcome["rtc"]:
             text = f"The policy '{welcome['policy']}' cannot continue a chunk."
             findings.append(Finding("remote.rtc", "error", text, fix="--player=async"))

@@ -68,6 +68,16 @@ def test_a_chunk_of_the_server_is_that_of_the_policy_itself(tmp_path):
     torch.testing.assert_close(torch.from_numpy(plan.actions[:3]), expected)
 
 
+def test_a_chunk_continues_the_one_that_is_being_played(tmp_path):
+    planner = load(save_checkpoint(tmp_path, "act", **ACT, rtc_training_max_delay=2))
+    assert planner.rtc
+    first = planner.plan(frames(1), "", "koch", {})
+    assert first.planned.shape == (1, 4, 6)
+    rest = {"inference_delay": 2, "prev_chunk_left_over": first.planned[:, 1:], "execution_horizon": None}
+    second = planner.plan(frames(1), "", "koch", rest)
+    np.testing.assert_allclose(second.actions[:2], first.actions[1:3], atol=1e-4)
+
+
 def test_a_policy_that_looks_at_two_observations_gets_both(tmp_path):
     planner = load(save_checkpoint(tmp_path, "diffusion", **DIFFUSION))
     assert planner.history == 2

@@ -141,6 +141,23 @@ def test_a_pickle_is_refused_and_not_run(serve, connect, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_the_rest_of_a_chunk_reaches_only_a_policy_that_can_continue_one(serve, connect):
+    planner, seen = Counting(), []
+    rest = {"inference_delay": 2, "prev_chunk_left_over": np.ones((1, 5, 6), np.float32), "execution_horizon": 4}
+    client = connect(serve(planner).address)
+    client.connect()
+    with pytest.raises(RefusedError, match="cannot continue"):
+        client.request(client.observe(observation()), rest)
+    planner.rtc = True
+    plan = planner.plan
+    planner.plan = lambda *words: (seen.append(words[3]), plan(*words))[1]
+    with pytest.raises(RefusedError, match="rest of a chunk"):
+        client.request(client.observe(observation()), {**rest, "prev_chunk_left_over": np.ones((5, 6), np.float32)})
+    client.request(client.observe(observation()), rest)
+    np.testing.assert_array_equal(seen[0]["prev_chunk_left_over"], rest["prev_chunk_left_over"])
+    assert (seen[0]["inference_delay"], seen[0]["execution_horizon"]) == (2, 4)
+
+
 def test_what_is_no_zeromq_and_what_is_too_large_ends_its_own_connection_only(serve, connect):
     server = serve()
     host, _, port = server.address.rpartition(":")
