@@ -11,8 +11,10 @@ python lerobot/scripts/visualize_dataset.py --repo-id=me/grasps --root=my_grasps
 import argparse
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -71,6 +73,66 @@ def save_episode(recording, path: Path, log) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def visualize_dataset(
+    dataset: LeRobotDataset,
+    episode_index: int,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    mode: str = "local",
+    web_port: int = 9090,
+    grpc_port: int = 9087,
+    save: bool = False,
+    output_dir: Path | None = None,
+    display_compressed_images: bool = False,
+) -> Path | None:
+    """Show an episode in a viewer, serve it as a page (mode `distant`, does not return), or with `save` write a file.
+
+    Returns the file, `output_dir/<repo_id>_episode_<i>.rrd`. ImportError without rerun.
+    """
+    rerun = import_rerun()
+    name = dataset.repo_id or dataset.root.name
+    if dataset.num_episodes != 1 or not dataset.return_uint8:
+        dataset = LeRobotDataset(name, dataset.root, [episode_index], return_uint8=True)
+    recording = rerun.RecordingStream(f"{name}/episode_{episode_index}")
+
+    def log() -> None:
+        log_episode(recording, dataset, batch_size, num_workers, display_compressed_images)
+
+    if save:
+        path = Path(output_dir) / f"{name.replace('/', '_')}_episode_{episode_index}.rrd"
+        save_episode(recording, path, log)
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it with: rerun {path}")
+        return path
+    if mode == "local":
+        recording.spawn()
+        log()
+        return None
+    address = recording.serve_grpc(grpc_port=grpc_port)
+    rerun.serve_web_viewer(web_port=web_port, open_browser=False, connect_to=address)
+    log()
+    print(f"http://127.0.0.1:{web_port}/?url={address} shows the episode; Ctrl-C ends it.", flush=True)
+    threading.Event().wait()
+    return None
+
+
+class EpisodeSampler(torch.utils.data.Sampler):
+    """The frames of one episode in their order, for a loader."""
+
+    def __init__(self, dataset: LeRobotDataset, episode_index: int):
+        self.rows = dataset.rows_of_episode(episode_index).tolist()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def to_hwc_uint8_numpy(chw_float32_torch: torch.Tensor) -> np.ndarray:
+    """A picture float32 (C, H, W) in [0, 1] as uint8 (H, W, C)."""
+    return (chw_float32_torch * 255).type(torch.uint8).permute(1, 2, 0).numpy()
+
+
 def parse_args() -> argparse.Namespace:
     """The flags of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,28 +158,14 @@ def main() -> None:
     """Entry point of the command line."""
     init_logging()
     args = parse_args()
-    rerun = import_rerun()
+    import_rerun()
     dataset = LeRobotDataset(
         args.repo_id, args.root, [args.episode_index], tolerance_s=args.tolerance_s, return_uint8=True
     )
-    recording = rerun.RecordingStream(f"{args.repo_id}/episode_{args.episode_index}")
-
-    def log() -> None:
-        log_episode(recording, dataset, args.batch_size, args.num_workers, args.display_compressed_images)
-
-    if args.save:
-        path = args.output_dir / f"{args.repo_id.replace('/', '_')}_episode_{args.episode_index}.rrd"
-        save_episode(recording, path, log)
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it with: rerun {path}")
-    elif args.mode == "local":
-        recording.spawn()
-        log()
-    else:
-        address = recording.serve_grpc(grpc_port=args.ws_port)
-        rerun.serve_web_viewer(web_port=args.web_port, open_browser=False, connect_to=address)
-        log()
-        print(f"http://127.0.0.1:{args.web_port}/?url={address} shows the episode; Ctrl-C ends it.", flush=True)
-        threading.Event().wait()
+    options = vars(args)
+    for name in ("repo_id", "root", "tolerance_s"):
+        del options[name]
+    visualize_dataset(dataset, options.pop("episode_index"), grpc_port=options.pop("ws_port"), **options)
 
 
 if __name__ == "__main__":

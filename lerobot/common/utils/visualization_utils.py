@@ -19,7 +19,7 @@ def init_rerun(session_name: str = "lerobot_control_loop", ip: str | None = None
     The environment variables RERUN_FLUSH_NUM_BYTES (default 8000) and LEROBOT_RERUN_MEMORY_LIMIT (default 10%)
     bound what is held back and what the viewer keeps. ImportError without `rerun-sdk`.
     """
-    require_package("rerun-sdk", "viewer", import_name="rerun")
+    require_package("rerun-sdk", "visualize", import_name="rerun")
     import rerun
 
     os.environ.setdefault("RERUN_FLUSH_NUM_BYTES", "8000")
@@ -39,7 +39,7 @@ def log_rerun_data(
 
     Names get the prefix `observation.` or `action.` if they lack it; vectors become a curve per entry.
     """
-    require_package("rerun-sdk", "viewer", import_name="rerun")
+    require_package("rerun-sdk", "visualize", import_name="rerun")
     import rerun
 
     for prefix, values in ((OBS_PREFIX, observation), (f"{ACTION}.", action)):
