@@ -1,11 +1,13 @@
 """The arm's numbers: envelope cost, bus under faults, expert through the bus, landing after kill -9, loop rate.
 
-python benchmarks/arm.py envelope|bus|expert|kill|loop [--count=N]
+python benchmarks/arm.py envelope|bus|expert|kills|loop [--count=N]
+python benchmarks/arm.py kills|loop --policy[=CHECKPOINT]   # a policy moves the arm; by default an untrained small ACT
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -18,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from lerobot.common.evaluation.intervals import wilson_interval
-from lerobot.common.robot_devices.control_utils import control_loop
+from lerobot.common.robot_devices.control_utils import PolicyRunner, control_loop
 from lerobot.common.robot_devices.pace import Pace
 from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, JOINTS, koch_bus
 from lerobot.common.robot_devices.robots.utils import make_robot
@@ -27,6 +29,7 @@ from lerobot.common.robot_devices.simulation.twin_process import TwinProcess
 
 REPORT = 100_000  # transactions between two lines
 EPISODE_S = 15.0  # 450 frames
+KILL_CAMERAS = {n: {"type": "sim", "name": n, "width": 160, "height": 120} for n in ("laptop", "phone")}
 STATED_S = EnvelopeConfig().landing_s + 2.0  # landing and what the supervisor needs around it
 
 
@@ -96,66 +99,120 @@ def expert(count: int) -> None:
     print(f"expert through the bus: {successes}/{count} ({100 * low:.1f}-{100 * high:.1f} %), envelope {interventions}")
 
 
-def loop(count: int) -> None:
+def loop(count: int, policy: str | None = None) -> None:
     """Period of the real-time control loop with two 640x480 cameras, recording, over that many seconds."""
     from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 
     robot = make_robot("koch_sim", leader="hold")
     robot.connect()
     with tempfile.TemporaryDirectory() as folder:
+        runner = _runner(policy, Path(folder)) if policy is not None else None
         features = {**robot.motor_features, **{k: {**f, "dtype": "video"} for k, f in robot.camera_features.items()}}
         features = {key: {k: v for k, v in f.items() if k != "info"} for key, f in features.items()}
         dataset = LeRobotDataset.create("me/loop", 30, root=Path(folder) / "loop", features=features)
-        pace = Pace(30)
-        control_loop(robot, count, teleoperate=True, dataset=dataset, fps=30, single_task="x", pace=pace)
+        pace, options = Pace(30), {"dataset": dataset, "fps": 30, "single_task": "x"}
+        control_loop(robot, 1.0, runner is None, policy=runner, fps=30, single_task="x")  # the first plan is slow
+        if runner is not None:
+            runner.reset()
+        control_loop(robot, count, runner is None, policy=runner, pace=pace, **options)
         dataset.clear_episode_buffer()
-    print(f"loop: {pace.summary()}")
+    print(f"loop: {pace.summary()}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    if runner is not None:
+        print(f"  one tick that plans: {runner.budget.line()}")
     robot.disconnect()
 
 
-def kill(count: int) -> None:
+def _runner(policy: str, folder: Path):
+    from lerobot.common.policies.common.fast_inference import use_inference_mode
+    from lerobot.common.policies.factory import get_policy_class, make_pre_post_processors
+    from lerobot.configs.policies import PreTrainedConfig
+
+    path = policy or small_checkpoint(folder)
+    config = PreTrainedConfig.from_pretrained(path)
+    model = get_policy_class(config.type).from_pretrained(path, config=config)
+    use_inference_mode(model)
+    return PolicyRunner(model, *make_pre_post_processors(config, path), "koch_sim")
+
+
+def small_checkpoint(folder: Path) -> str:
+    """An untrained ACT of the size that `koch_train.sh` trains without a GPU; the time of a tick is the same."""
+    from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
+    from lerobot.common.policies.factory import make_policy, make_policy_config, make_pre_post_processors
+
+    root = Path(__file__).parents[1]
+    meta = LeRobotDatasetMetadata(None, root=root / "grasp_dataset")
+    preset = json.loads((root / "lerobot/configs/presets/act_mini.json").read_text())["policy"]
+    preset["image_size"] = tuple(preset["image_size"])
+    config = make_policy_config(preset.pop("type"), **preset, device="cpu")
+    policy = make_policy(config, ds_meta=meta)
+    for part in (policy, *make_pre_post_processors(config, dataset_stats=meta.stats)):
+        part.save_pretrained(folder / "small")
+    return str(folder / "small")
+
+
+def kills(count: int, policy: str | None = None) -> None:
     """Kill -9 a recording at random moments: time until the torque is off, and whether saved episodes are whole."""
     rng, times, lost = random.Random(0), [], 0
-    for number in range(count):
-        with tempfile.TemporaryDirectory() as folder:
-            seconds, whole = _kill_once(Path(folder) / "rec", rng)
-        times.append(seconds)
-        lost += not whole
-        print(f"  {number + 1}: torque off after {seconds:.2f} s, saved episodes {'whole' if whole else 'LOST'}")
-    print(f"kill -9: {count} times, torque off after at most {max(times):.2f} s (stated {STATED_S} s), {lost} lost")
+    with tempfile.TemporaryDirectory() as checkpoints:
+        path = small_checkpoint(Path(checkpoints)) if policy == "" else policy
+        for number in range(count):
+            with tempfile.TemporaryDirectory() as folder:
+                seconds, saved, whole = _kill_once(Path(folder) / "rec", rng, path)
+            times.append(seconds)
+            lost += not whole
+            text = f"{saved} saved episodes {'whole' if whole else 'LOST'}"
+            print(f"  {number + 1}: torque off after {seconds:.2f} s, {text}", flush=True)
+    what = "a policy run" if policy is not None else "a recording"
+    off = f"torque off after {min(times):.2f} to {max(times):.2f} s (stated {STATED_S} s)"
+    print(f"kill -9 of {what}: {count} times, {off}, {lost} lost")
+    if lost or max(times) > STATED_S:
+        raise SystemExit(1)
 
 
-def _kill_once(root: Path, rng: random.Random) -> tuple[float, bool]:
-    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
-
-    flags = "--robot.type=koch_sim --control.type=record --control.repo_id=me/k --control.single_task=x"
+def _kill_once(root: Path, rng: random.Random, policy: str | None) -> tuple[float, int, bool]:
+    """(seconds until the torque was off, episodes that were reported as saved, whether they are all there)."""
+    name = "k" if policy is None else "eval_k"
+    flags = f"--robot.type=koch_sim --control.type=record --control.repo_id=me/{name} --control.single_task=x"
     flags += " --control.warmup_time_s=0 --control.push_to_hub=false --control.episode_time_s=1.5"
     command = [sys.executable, "lerobot/scripts/control_robot.py", *flags.split(), f"--control.root={root}"]
+    command += [f"--robot.cameras={json.dumps(KILL_CAMERAS)}"]
+    command += [f"--control.policy.path={policy}"] if policy is not None else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if "Recording episode 0" in line:
             break
+    else:
+        raise RuntimeError(f"the recording did not begin: {process.stderr.read()[-2000:]}")
     time.sleep(rng.uniform(0.0, 6.0))
     reports = root.parent / f"{root.name}.control_report.jsonl"
     saved = len(reports.read_text().splitlines()) if reports.exists() else 0
     os.kill(process.pid, signal.SIGKILL)
+    landed = _seconds_until_off(process)
+    return landed, saved, not saved or _whole(root, saved)
+
+
+def _seconds_until_off(process: subprocess.Popen) -> float:
     start = time.monotonic()
-    landed = None
     for line in process.stderr:  # the supervisor's: it has inherited the stream
         if "Torque is off" in line:
-            landed = time.monotonic() - start
-            break
-    process.wait()
-    if landed is None:
-        raise RuntimeError("the supervisor did not land the arm")
-    if not saved:
-        return landed, True
+            seconds = time.monotonic() - start
+            process.wait()
+            return seconds
+    raise RuntimeError("the supervisor did not land the arm")
+
+
+def _whole(root: Path, saved: int) -> bool:
+    """Whether the saved episodes are there, every frame with its numbers and pictures."""
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+
     dataset = LeRobotDataset("me/k", root=root)
-    return landed, dataset.num_episodes >= saved and dataset[dataset.num_frames - 1]["action"].isfinite().all()
+    last = dataset[dataset.num_frames - 1]
+    return dataset.num_episodes >= saved and bool(last["action"].isfinite().all())
 
 
 COMMANDS = {"envelope": (envelope, 100_000), "bus": (bus, 100_000), "expert": (expert, 200)}
-COMMANDS |= {"kill": (kill, 20), "loop": (loop, 20)}
+COMMANDS |= {"kills": (kills, 20), "loop": (loop, 20)}
+WITH_POLICY = (kills, loop)
 
 
 def main() -> None:
@@ -163,9 +220,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=COMMANDS)
     parser.add_argument("--count", type=int)
+    parser.add_argument("--policy", nargs="?", const="", help="checkpoint that moves the arm (kills, loop)")
     args = parser.parse_args()
     command, default = COMMANDS[args.what]
-    command(args.count or default)
+    if args.policy is not None and command not in WITH_POLICY:
+        parser.error(f"--policy goes with kills and loop, not with {args.what}")
+    command(args.count or default, *([args.policy] if command in WITH_POLICY else []))
 
 
 if __name__ == "__main__":
