@@ -202,13 +202,16 @@ class _Liar:
 
 
 def kill(count: int) -> None:
-    """A simulated arm in real time whose server is killed and started again; every command against the envelope."""
+    """A simulated arm whose server is killed and started again; every command and position against the envelope."""
     from lerobot.scripts.robot_client import RobotClient, parse
 
     server = ServerProcess(cameras=False)
     port = server.address.rpartition(":")[2]
-    flags = ["--robot.type=koch_sim", "--robot.leader=hold", "--robot.cameras={}", f"--server_address={server.address}"]
-    client = RobotClient(parse([*flags, "--deadline_s=0.5", "--land_after_s=60"]))
+    # In lockstep a frame is 1/30 s exactly, so that the speed of a joint can be told.
+    flags = ["--robot.type=koch_sim", "--robot.time=lockstep", "--robot.leader=hold", "--robot.cameras={}"]
+    client = RobotClient(
+        parse([*flags, f"--server_address={server.address}", "--deadline_s=0.5", "--land_after_s=1e6"])
+    )
     client.prepare()
     done, running = threading.Event(), [server]
 
@@ -245,7 +248,7 @@ def _watch(robot) -> tuple[list, list]:
 
     def reading():
         positions = read()
-        measured.append([time.perf_counter(), *positions])
+        measured.append(positions)
         return positions
 
     robot.send_action, robot.follower_positions = sending, reading
@@ -256,7 +259,7 @@ def _judge(sent: np.ndarray, measured: np.ndarray, limits) -> None:
     speed = np.abs(np.diff(sent, axis=0)) * FPS
     outside = (speed > np.array(limits.speed) * 1.002).sum()
     outside += ((sent < np.array(limits.low) - 1e-3) | (sent > np.array(limits.high) + 1e-3)).sum()
-    real = np.abs(np.diff(measured[:, 1:], axis=0)) / np.diff(measured[:, :1], axis=0)
+    real = np.abs(np.diff(measured, axis=0)) * FPS
     still = (np.abs(np.diff(sent, axis=0)).max(axis=1) < 1e-4).mean()
     print(
         f"{len(sent)} commands, {outside} outside the envelope; fastest command {speed.max():.0f}, fastest joint "

@@ -119,6 +119,25 @@ def test_a_first_action_far_away_is_approached_slowly_although_the_arm_held_befo
     client.close()
 
 
+def test_after_a_hold_a_far_action_is_approached_slowly(serve):
+    planner = Waving(step=0.0)
+
+    def fail(count: int) -> None:  # two chunks are tried out before anything moves
+        if 4 <= count <= 6:
+            raise ArithmeticError("diverged")
+        planner.step = 0.0 if count < 4 else 40.0
+
+    planner.fail = fail
+    client = client_for(serve(planner), "--duration_s=25")
+    client.prepare()
+    sent = record_commands(client.robot)
+    client.run()
+    assert client.robot.envelopes["main"].interventions()["ramp"] == 1
+    held = next(i for i, command in enumerate(sent) if abs(command[0] - sent[0][0]) > 5)
+    assert held > 20 and np.abs(np.diff(np.array(sent[: held + 5]), axis=0)).max() * 30 < 46
+    client.close()
+
+
 def test_nothing_is_energised_when_the_server_does_not_answer_or_refuses(serve, capsys):
     client = RobotClient(parse([*SIM, "--server_address=127.0.0.1:9", "--deadline_s=0.3"]))
     with pytest.raises(ValueError, match="torque was not switched on"):

@@ -103,7 +103,8 @@ class RemoteRunner:
         gap = now - self._moved
         if self.player.held == held and action is not None:
             if gap > self.robot.envelope_config.hold_after_s:
-                self.robot.engage()
+                for envelope in self.robot.envelopes.values():
+                    envelope.start_slowly()
             self._moved = now
             return action
         if gap > self.land_after_s:

@@ -134,6 +134,10 @@ class SafetyEnvelope:
         self._catching_up = [False] * len(values)  # after an intervention, until the target is reached
         self._starting, self._time = True, None
 
+    def start_slowly(self) -> None:
+        """After a hold: a next target that is far is approached slowly, from the last command."""
+        self._starting = True
+
     def limit(self, target, now: float | None = None) -> np.ndarray:
         """The command for a target, float32 (J,).
 
