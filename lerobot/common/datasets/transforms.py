@@ -46,13 +46,13 @@ def adjust_hue(image: torch.Tensor, shift: float) -> torch.Tensor:
     """Turn the hue by `shift` (0.5: half a turn); value and saturation stay (HSV hexagon model)."""
     value, low = image.amax(dim=-3), image.amin(dim=-3)
     spread = value - low
-    safe = torch.where(spread > 0, spread, torch.ones_like(spread))
+    safe = spread.clamp(min=1e-12)
     r, g, b = image.unbind(dim=-3)
     sector = torch.where(r == value, (g - b) / safe, torch.where(g == value, 2 + (b - r) / safe, 4 + (r - g) / safe))
-    hue = sector + 6.0 * shift
     # Channel n of HSV -> RGB: value - spread * clamp(min(k, 4 - k), 0, 1) with k = (n + hue) mod 6.
-    k = (torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1).to(image) + hue.unsqueeze(-3)) % 6
-    return value.unsqueeze(-3) - spread.unsqueeze(-3) * torch.minimum(k, 4 - k).clamp(0, 1)
+    k = torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1).to(image) + (sector + 6.0 * shift).unsqueeze(-3)
+    k = k - (k / 6).floor_().mul_(6)
+    return value.unsqueeze(-3) - spread.unsqueeze(-3) * (k - 2).abs_().neg_().add_(2).clamp_(0, 1)
 
 
 def adjust_sharpness(image: torch.Tensor, factor: float) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 from collections import OrderedDict
@@ -162,7 +163,7 @@ class VideoReader:
         """One frame as RGB; `alone`: the next query will be somewhere else."""
         key = max(0, int(np.searchsorted(self._key_pts, pts, side="right")) - 1)
         if alone and np.searchsorted(self._pts, pts) - np.searchsorted(self._pts, self._key_pts[key]) < SHORT_WALK:
-            frame = self._only(pts, self._key_dts[key])
+            frame = self._only(pts, key)
             if frame is not None:
                 return self._to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
         # Going on costs less than seeking also when the wanted frame is the very next one, a keyframe.
@@ -170,26 +171,24 @@ class VideoReader:
             self._pts, pts
         )
         if self._position is None or not (self._key_pts[key] <= self._position or follows) or self._position >= pts:
-            self._seek(self._key_dts[key])
+            self._decode_from(key)
         frame = self._advance_to(pts)
         if frame is None and key > 0:  # a container whose seeking lands behind the keyframe
-            self._seek(self._key_dts[0])
+            self._decode_from(0)
             frame = self._advance_to(pts)
         if frame is None:
             raise EOFError(f"the frame at {pts * float(self._stream.time_base):.6f} s is missing or damaged")
         return self._to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
 
-    def _only(self, pts: int, key_dts: int) -> av.VideoFrame | None:
+    def _only(self, pts: int, key: int) -> av.VideoFrame | None:
         """A frame decoded from its keyframe on, and nothing after it: what it refers to stands before it.
 
         Going on decoding, as `_advance_to` does, the decoder first wants as many more packets as it may reorder.
         """
-        self._seek(key_dts)
-        self._decoding = None
-        context = self._stream.codec_context
-        context.flush_buffers()
-        found = None
-        for packet in self._container.demux(self._stream):
+        packets = self._packets_from(key)
+        self._decoding = self._position = None
+        context, found = self._stream.codec_context, None
+        for packet in packets:
             found = next((frame for frame in context.decode(packet) if frame.pts == pts), found)
             if found is not None or packet.pts == pts:
                 break
@@ -206,9 +205,25 @@ class VideoReader:
         self._position = None
         return None
 
-    def _seek(self, dts: int) -> None:
-        self._container.seek(dts, stream=self._stream, backward=True)
-        self._decoding, self._position = self._container.decode(self._stream), None
+    def _decode_from(self, key: int) -> None:
+        packets, context = self._packets_from(key), self._stream.codec_context
+        self._decoding = (frame for packet in packets for frame in context.decode(packet))
+        self._position = None
+
+    def _packets_from(self, key: int) -> Iterator[av.Packet]:
+        """The packets from a keyframe on, with the decoder emptied.
+
+        Containers and versions of FFmpeg differ in whether they seek by presentation or by decoding time. By the wrong
+        one a seek ends a group of pictures too early, which is decoded in vain, or too late.
+        """
+        for time in (int(self._key_pts[key]), self._key_dts[key]):
+            self._container.seek(time, stream=self._stream, backward=True)
+            packets = self._container.demux(self._stream)
+            first = next(packets)
+            if first.pts == self._key_pts[key]:
+                break
+        self._stream.codec_context.flush_buffers()
+        return itertools.chain([first], packets)
 
     def __del__(self):
         container = getattr(self, "_container", None)
