@@ -90,6 +90,13 @@ def test_change_is_zero_for_an_ignored_input_and_one_where_the_action_becomes_an
     assert everything.change == pytest.approx(1) and everything.error > 0.5
 
 
+def test_an_input_is_used_when_the_actions_or_the_error_say_so():
+    assert p.how_used(0.01, 5.0, 1.0) == "ignores"
+    assert p.how_used(0.10, 1.0, 1.0) == "hardly uses"
+    assert p.how_used(0.10, 1.3, 1.0) == "uses"
+    assert p.how_used(0.50, 1.0, 1.0) == "uses"
+
+
 def test_a_policy_that_never_changes_its_action_has_no_probes():
     same = np.ones((4, 3, 2))
     assert p.probe_results(report_of(same, same, probed={"state": same})) == []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -23,6 +24,7 @@ from lerobot.scripts import report as script
 from tests.evaluation.test_predict_script import SIZES, record
 
 JOINTS = ["pan", "gripper"]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,21 @@ def test_the_page_stands_alone(written):
     assert "<script" not in page and not re.search(r'(src|href)="(?!data:)', page) and "url(" not in page
     assert "seeing" in page and "blind" in page and page.count("data:image/jpeg") >= 4
     assert "nan" not in re.sub(r"base64,[^\"]+", "", page).lower().replace("finance", "")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_a_browser_without_a_network_shows_it_without_complaint(written, tmp_path):
+    flags = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}",
+        "--enable-logging=stderr",
+    ]
+    offline = ["--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", (written / "report.html").as_uri()]
+    done = subprocess.run([CHROMIUM, *flags, *offline], capture_output=True, text=True, timeout=120)
+    assert "What it depends on" in done.stdout and "</svg>" in done.stdout
+    assert "CONSOLE" not in done.stderr
 
 
 def test_the_probes_tell_a_policy_that_does_not_see_from_one_that_does(written):

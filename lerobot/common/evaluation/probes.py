@@ -15,6 +15,7 @@ from lerobot.common.evaluation.open_loop import OpenLoopReport
 
 SHIFT = 0.05  # of the picture's width
 IGNORES, HARDLY = 0.02, 0.15  # change of the action, as a fraction of its change from frame to frame
+MATTERS = 1.1  # an input whose loss makes the error this much larger is used, however little the actions change
 REDRAW, INSTRUCTION, STATE, SHIFTED, ALL_BLANK = "noise", "instruction", "state", "shifted", "all cameras"
 
 Probe = Callable[[dict[str, Any]], dict[str, Any]]
@@ -72,6 +73,13 @@ def other_sentence(sentence: str, tasks: Sequence[str]) -> str:
         return others[len(sentence) % len(others)]
     words = sentence.split()
     return " ".join(words[i] for i in derangement(len(words)).tolist())
+
+
+def how_used(change: float, error: float, error_with: float) -> str:
+    """`ignores`, `hardly uses` or `uses`, of an input without which actions change by `change`."""
+    if change < IGNORES:
+        return "ignores"
+    return "hardly uses" if change < HARDLY and error < MATTERS * error_with else "uses"
 
 
 @dataclass

@@ -176,7 +176,7 @@ def _on_probes(card: ReportCard) -> list[Finding]:
 
 def _on_probe(card: ReportCard, result: p.ProbeResult) -> Finding | None:
     numbers = {"change": result.change, "error": result.error}
-    ignored, hardly = result.change < p.IGNORES, result.change < p.HARDLY
+    used = p.how_used(result.change, result.error, card.report.overall)
     if result.name == p.INSTRUCTION:
         return _on_instruction(card, result, numbers)
     if result.name == p.SHIFTED:
@@ -188,15 +188,17 @@ def _on_probe(card: ReportCard, result: p.ProbeResult) -> Finding | None:
     if result.name == p.STATE:
         what, code = "its own joint positions", "probe.state"
     elif result.name == p.ALL_BLANK:
-        if not hardly:
+        if used == "uses":
             return None
         what, code = "the cameras altogether", "probe.cameras"
     else:
         what, code = f"the {p.camera_name(result.name)} camera", "probe.camera"
-    verb = "Ignores" if ignored else "Hardly uses" if hardly else "Uses"
+    if used == "ignores":
+        text = f"Ignores {what}: without, its actions stay the same ({result.change:.1%} change)."
+        return Finding(code, "warning", text, evidence=numbers)
     effect = f"its actions change by {result.change:.0%}, its error goes from {card.report.overall:.3g} to"
-    text = f"{verb} {what}: without, {effect} {result.error:.3g}."
-    return Finding(code, "warning" if hardly else "info", text, evidence=numbers)
+    text = f"{used.capitalize()} {what}: without, {effect} {result.error:.3g}."
+    return Finding(code, "info" if used == "uses" else "warning", text, evidence=numbers)
 
 
 def _on_instruction(card: ReportCard, result: p.ProbeResult, numbers: dict[str, float]) -> Finding:
@@ -204,13 +206,15 @@ def _on_instruction(card: ReportCard, result: p.ProbeResult, numbers: dict[str, 
         text = "Reads no instruction: a policy of this type follows what it sees alone."
         return Finding("probe.instruction", "info", text, evidence=numbers)
     change = f"({result.change:.1%} change in its actions with another one)"
-    if result.change >= p.HARDLY:
+    used = p.how_used(result.change, result.error, card.report.overall)
+    if used == "uses":
         return Finding("probe.instruction", "info", f"Listens to the instruction {change}.", evidence=numbers)
-    verb = "Ignores" if result.change < p.IGNORES else "Hardly uses"
     if len(card.tasks) < 2:
         reason = ": the dataset has a single sentence, so there was nothing to learn from it."
-        return Finding("probe.instruction", "info", f"{verb} the instruction {change}{reason}", evidence=numbers)
-    text = f"{verb} the instruction {change}: fine only where the pictures alone say what to do."
+        return Finding(
+            "probe.instruction", "info", f"{used.capitalize()} the instruction {change}{reason}", evidence=numbers
+        )
+    text = f"{used.capitalize()} the instruction {change}: fine only where the pictures alone say what to do."
     return Finding("probe.instruction", "warning", text, evidence=numbers)
 
 
