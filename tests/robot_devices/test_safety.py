@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.robot_devices.motors.calibration import save_calibration
+from lerobot.common.robot_devices.robots.utils import make_robot
 from lerobot.common.robot_devices.safety import EnvelopeConfig, JointLimits, SafetyEnvelope, SafetyStopError, Unlimited
 
 DT = 1 / 30
@@ -113,6 +116,49 @@ def test_limits_of_a_dataset_pass_every_one_of_its_episodes():
     made.engage(actions[0])
     np.testing.assert_allclose(drive(made, actions), actions, atol=1e-3)
     assert not made.counts
+
+
+@pytest.mark.parametrize("order", [("left", "right"), ("right", "left")])
+def test_each_arm_of_a_pair_learns_its_own_columns(tmp_path, order):
+    names = [f"{arm}_{joint}" for arm in order for joint in ("pan", "lift")]
+    feature = {"dtype": "float32", "shape": (4,), "names": names}
+    dataset = LeRobotDataset.create("me/two", 30, root=tmp_path / "two", features={"action": feature})
+    reach = np.array([10.0, 20.0, 30.0, 40.0], np.float32)  # of left pan, left lift, right pan, right lift
+    reach = reach if order[0] == "left" else np.roll(reach, 2)
+    for tick in range(31):
+        dataset.add_frame({"action": reach * np.float32(tick / 30), "task": "x"})
+    dataset.save_episode()
+    joints = ["left_pan", "left_lift", "right_pan", "right_lift"]
+    low, high = (-200.0,) * 2, (200.0,) * 2
+    for first, most in ((0, (10, 20)), (2, (30, 40))):
+        limits = JointLimits.of_dataset(tmp_path / "two", ("pan", "lift"), low, high, 0.0, joints, first)
+        np.testing.assert_allclose(limits.high, most, rtol=1e-5)
+        np.testing.assert_allclose(limits.speed, most, rtol=1e-4)
+    with pytest.raises(ValueError, match="4 joints, the robot 2"):
+        JointLimits.of_dataset(tmp_path / "two", ("pan", "lift"), low, high, 0.0)
+
+
+def test_a_pair_of_arms_is_held_to_what_was_recorded(tmp_path):
+    pytest.importorskip("dynamixel_sdk")
+    robot = make_robot("koch_bimanual", mock=True, cameras={}, leader_arms={}, supervise=False)
+    robot.calibration_dir = tmp_path
+    for arm in ("left", "right"):
+        legacy = {"homing_offset": [-2048] * 6, "drive_mode": [0] * 6, "start_pos": [0] * 6, "end_pos": [0] * 6}
+        names = list(robot.follower_arms[arm].motors)
+        calibration = {**legacy, "calib_mode": ["DEGREE"] * 6, "motor_names": names}
+        save_calibration(calibration, tmp_path / f"{arm}_follower.json")
+    feature = robot.motor_features["action"]
+    dataset = LeRobotDataset.create("me/two", 30, root=tmp_path / "two", features={"action": feature})
+    for tick in range(31):
+        dataset.add_frame({"action": np.arange(12, dtype=np.float32) * np.float32(tick / 30), "task": "x"})
+    dataset.save_episode()
+    robot.envelope_config = EnvelopeConfig(dataset_root=str(tmp_path / "two"), margin=0.0, landing_s=0.1)
+    robot.connect()
+    try:
+        assert robot.envelopes["left"].limits.high == pytest.approx(range(6), abs=1e-3)
+        assert robot.envelopes["right"].limits.high == pytest.approx(range(6, 12), abs=1e-3)
+    finally:
+        robot.disconnect(land=False)
 
 
 def test_without_a_fixed_rate_the_speed_is_measured_by_the_clock():

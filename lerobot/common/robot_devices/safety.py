@@ -69,16 +69,31 @@ class JointLimits:
         return cls(tuple(names), tuple(map(float, low)), tuple(map(float, high)), speed, acceleration, "calibration")
 
     @classmethod
-    def of_dataset(cls, root: str | Path, names: Sequence[str], low, high, margin: float) -> JointLimits:
-        """What the recorded actions did, with a margin, inside the mechanical range; ValueError if it does not fit."""
+    def of_dataset(
+        cls,
+        root: str | Path,
+        names: Sequence[str],
+        low,
+        high,
+        margin: float,
+        joints: Sequence[str] | None = None,
+        first: int = 0,
+    ) -> JointLimits:
+        """What the recorded actions did, with a margin, inside the mechanical range; ValueError if it does not fit.
+
+        For one of several arms, `joints` are the names of the robot's whole action vector, as `left_gripper`, and
+        `first` is where this arm's begin in it.
+        """
         from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 
         dataset = LeRobotDataset(None, root=root, download_videos=False)
         actions = dataset.table["action"].numpy().astype(np.float64)
-        if actions.shape[1] != len(names):
+        joints = list(names) if joints is None else list(joints)
+        if actions.shape[1] != len(joints):
             raise ValueError(
-                f"--envelope.dataset_root={root}: its actions have {actions.shape[1]} joints, the arm has {len(names)}."
+                f"--envelope.dataset_root={root}: its actions have {actions.shape[1]} joints, the robot {len(joints)}."
             )
+        actions = actions[:, _columns(dataset.features["action"], joints, first, len(names))]
         episodes = dataset.table["episode_index"].numpy()
         same = np.diff(episodes) == 0
         velocity = np.diff(actions, axis=0)[same] * dataset.fps
@@ -93,6 +108,16 @@ class JointLimits:
             tuple(_largest(change) * (1 + margin)),
             f"dataset {root}",
         )
+
+
+def _columns(action: dict, joints: list[str], first: int, count: int) -> list[int]:
+    """Where the joints `first` to `first + count` of the robot stand in recorded actions: by name, else by place."""
+    from lerobot.common.evaluation.open_loop import joint_names
+
+    recorded, places = joint_names(action), list(range(first, first + count))
+    if set(recorded) != set(joints):
+        return places
+    return [recorded.index(joints[place]) for place in places]
 
 
 def _largest(values: np.ndarray) -> np.ndarray:

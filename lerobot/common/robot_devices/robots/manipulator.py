@@ -249,7 +249,10 @@ class ManipulatorRobot:
         low, high = self._mechanical(bus)
         config = self.envelope_config
         if config.dataset_root:
-            limits = JointLimits.of_dataset(config.dataset_root, bus.motor_names, low, high, config.margin)
+            joints = self.motor_features["action"]["names"]
+            first = joints.index(f"{name}_{bus.motor_names[0]}")
+            names, root = bus.motor_names, config.dataset_root
+            limits = JointLimits.of_dataset(root, names, low, high, config.margin, joints, first)
         else:
             limits = JointLimits.of_arm(bus.motor_names, low, high, config)
         kind = SafetyEnvelope if self.safety else Unlimited
