@@ -19,7 +19,7 @@ from lerobot.common.datasets.video_utils import (
     get_video_info,
     iter_video_frames,
 )
-from tests.datasets.conftest import picture
+from tests.datasets.conftest import features, picture, record
 
 FRAMES, FPS = 41, 30
 
@@ -60,6 +60,31 @@ def test_random_access_gives_the_frames_of_a_sequential_decode(tmp_path, structu
     for number in [*order, 0, 0, FRAMES - 1, FRAMES - 1, 5, 6, 7]:
         frame = decode_video_frames(path, [number / FPS], 1e-3, return_uint8=True)[0]  # mkv has milliseconds
         np.testing.assert_array_equal(frame.permute(1, 2, 0), expected[number], err_msg=str(number))
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
+@pytest.mark.parametrize("structure", ["every second frame a keyframe", "B-frames", "only keyframes"])
+def test_no_packet_before_the_keyframe_is_decoded(tmp_path, structure, container):
+    path = tmp_path / f"video.{container}"
+    write_video(path, *STRUCTURES[structure])
+    with av.open(str(path)) as file:
+        keyframes = sorted(packet.pts for packet in file.demux(video=0) if packet.is_keyframe)
+    reader = VideoReader(path)
+    assert [next(reader._packets_from(key)).pts for key in range(len(keyframes))] == keyframes
+
+
+def test_cameras_decoded_side_by_side_give_the_same_pictures(tmp_path):
+    dataset = record(tmp_path / "set", (5, 8), feature_set=features(video=2))
+    rows, threads = [9, 0, 3, 12, 3], torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = dataset.__getitems__(rows).batch
+        torch.set_num_threads(2)
+        together = dataset.__getitems__(rows).batch
+    finally:
+        torch.set_num_threads(threads)
+    for key in dataset.meta.video_keys:
+        assert torch.equal(alone[key], together[key]) and together[key].shape == (5, 3, 64, 96)
 
 
 def test_a_window_may_repeat_and_jump(tmp_path):

@@ -28,7 +28,8 @@ from lerobot.common.datasets.utils import (
     get_delta_indices,
     get_episode_data_index,
 )
-from lerobot.common.datasets.video_utils import check_video_backend, decode_video_frames
+from lerobot.common.datasets.video_utils import check_video_backend, decode_video_frames, map_cameras
+from lerobot.common.utils.images import pictures_as_float
 
 __all__ = ["CODEBASE_VERSION", "LeRobotDataset", "LeRobotDatasetMetadata"]
 
@@ -163,9 +164,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         windows, pads = self._windows(rows)
         batch: dict[str, Any] = {}
         image_keys, skipped = self.meta.image_keys, self.meta.camera_keys if self.skip_pictures else ()
-        for key in self.meta.video_keys if not self.skip_pictures else ():
-            frames = self._pictures(key, windows.get(key, rows[:, None]))
-            batch[key] = frames.squeeze(1)  # as LeRobot: no time axis for a single delta of a video
+        if not self.skip_pictures:
+            batch |= self._video_pictures(rows, windows)
         for key, column in table.columns.items():
             window = windows.get(key)
             if key in skipped:
@@ -195,6 +195,17 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 pads[f"{key}_is_pad"] = wanted != windows[key]
         return windows, pads
 
+    def _video_pictures(self, rows: torch.Tensor, windows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Pictures of all cameras that are stored as videos, several cameras decoded at a time."""
+
+        def pictures(key: str) -> torch.Tensor:
+            frames = self._pictures(key, windows.get(key, rows[:, None]))
+            return frames.squeeze(1)  # as LeRobot: no time axis for a single delta of a video
+
+        keys = self.meta.video_keys
+        decoded = map_cameras(pictures, keys) if self.frame_store is None else map(pictures, keys)
+        return dict(zip(keys, decoded, strict=True))
+
     def _pictures(self, key: str, rows: torch.Tensor) -> torch.Tensor:
         """Pictures of rows (B, T): (B, T, C, H, W)."""
         if self.frame_store is not None:
@@ -204,7 +215,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
             frames = torch.stack([self._decode(key, window) for window in rows])
         else:
             frames = torch.stack([torch.stack([self.table[key][row] for row in window]) for window in rows.tolist()])
-        return frames if self.return_uint8 else frames.to(torch.float32).div_(255)
+        return frames if self.return_uint8 else pictures_as_float(frames)
 
     def _decode(self, key: str, rows: torch.Tensor) -> torch.Tensor:
         path, start = self._videos[self._row_episode[rows[0]]][key]

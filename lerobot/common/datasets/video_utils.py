@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
+from lerobot.common.utils.images import pictures_as_float
+
 VIDEO_BACKENDS = ("pyav", "torchcodec", "video_reader")
 VIDEO_CODECS = ("h264", "hevc", "libsvtav1")
 DECODER_CACHE_ENV = "LEROBOT_VIDEO_DECODER_CACHE_SIZE"
@@ -141,7 +143,7 @@ class VideoReader:
 
     def frames(self, numbers: Sequence[int]) -> np.ndarray:
         """The frames with these numbers as uint8 RGB (N, H, W, 3), or VideoDecodeError."""
-        unique, inverse = np.unique(np.asarray(numbers), return_inverse=True)
+        unique, inverse = np.unique(numbers, return_inverse=True) if len(numbers) > 1 else (numbers, [0])
         alone = len(unique) == 1 and not self._scanning
         try:
             decoded = [self._frame(self._pts[number], alone) for number in unique]
@@ -288,7 +290,7 @@ def decode_video_frames(
         frames = decode_with_torchcodec(video_path, timestamps, tolerance_s)
     else:
         frames = torch.from_numpy(_planar(_readers.decode(video_path, timestamps, tolerance_s)))
-    return frames if return_uint8 else frames.to(torch.float32).div_(255)
+    return frames if return_uint8 else pictures_as_float(frames)
 
 
 def _planar(frames: np.ndarray) -> np.ndarray:
