@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from lerobot.common.inference_server.configs import PolicyServerConfig, RobotClientConfig
 from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.parser import flag_rows
 from lerobot.configs.predict import PredictPipelineConfig
@@ -40,6 +41,10 @@ def page() -> str:
     parts.append("## predict.py\n")
     own = [row for row in flag_rows(PredictPipelineConfig) if "." not in row[0]]
     parts.append(f"And `--dataset.*`, `--policy.path`, `--policy.*` as above.\n\n{table(own)}")
+    for script, config in (("policy_server.py", PolicyServerConfig), ("robot_client.py", RobotClientConfig)):
+        own = [row for row in flag_rows(config) if "." not in row[0]]
+        below = "`--policy.path`, `--policy.*`" if config is PolicyServerConfig else "`--robot.*`, `--envelope.*`"
+        parts.append(f"## {script}\n\nAnd {below}; see [the arm](arm.md#inference-on-another-machine).\n\n{table(own)}")
     return "\n".join(parts)
 
 

@@ -27,9 +27,9 @@ class PolicyServerConfig:
     """Serve checkpoints to robots on other machines; clients choose among those named here."""
 
     policy: PreTrainedConfig | None = None  # the checkpoint served as "default"; --policy.path=CHECKPOINT
-    policies: dict[str, str] = field(default_factory=dict)  # or several: '{"name": "CHECKPOINT", ...}'
+    policies: dict[str, str] = field(default_factory=dict)  # further checkpoints by name: '{"cube": "CHECKPOINT", ...}'
     host: str = "127.0.0.1"  # 0.0.0.0: every network of this machine; needs --token_file
-    port: int = 8080
+    port: int = 8080  # 0: any free one, which is logged
     token_file: str | None = None  # a secret shared with the clients; it also encrypts the connection
 
     def __post_init__(self):
@@ -44,12 +44,12 @@ class RobotClientConfig:
     """Move this machine's arm by a policy on another one."""
 
     robot: RobotConfig  # which robot
-    server_address: str = "127.0.0.1:8080"
+    server_address: str = "127.0.0.1:8080"  # HOST:PORT that the server logs at its start
     task: str = ""  # the sentence
     checkpoint: str = ""  # which of the server's; empty: its only one
     token_file: str | None = None  # the server's secret
     duration_s: float | None = None  # empty: until Ctrl-C
-    fps: int = 30
+    fps: int = 30  # of the control loop; the rate that the checkpoint was recorded at
     player: str = "async"  # sync, async, or rtc: each chunk continues the last one
     actions_per_chunk: int | None = None  # actions played of each chunk; empty: as the checkpoint says
     jpeg_quality: int = 90  # of the pictures that are sent; 0: raw

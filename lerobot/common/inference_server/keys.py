@@ -34,6 +34,8 @@ def read_token(path: str | Path | None) -> str | None:
     if path is None:
         return None
     path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"--token_file={path}: no such file. Make one: {MAKE_ONE}")
     token = path.read_text(encoding="utf-8").strip()
     if len(token) < SHORTEST:
         raise ValueError(f"'{path}' holds {len(token)} characters, expected at least {SHORTEST}. Make one: {MAKE_ONE}")
