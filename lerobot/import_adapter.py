@@ -252,6 +252,7 @@ NAMES = {
         "lerobot.common.robot_devices.cameras.configs": "CameraConfig",
         "lerobot.common.robot_devices.cameras.utils": "make_cameras_from_configs",
     },
+    "lerobot.scripts.train": {"lerobot.common.training.update": "update_policy"},
     "lerobot.cameras.opencv": {
         "lerobot.common.robot_devices.cameras.opencv": "OpenCVCamera",
         "lerobot.common.robot_devices.cameras.configs": "OpenCVCameraConfig",

@@ -45,7 +45,7 @@ from lerobot.configs import parser
 from lerobot.configs.train import TrainPipelineConfig
 
 
-def update_policy(tracker, policy, batches, sizes, optimizer, grad_clip_norm, engine, scheduler=None) -> dict:
+def train_step(tracker, policy, batches, sizes, optimizer, grad_clip_norm, engine, scheduler=None) -> dict:
     """One optimizer step on preprocessed micro-batches; returns what the policy reports beside its loss."""
     policy.train()
     loss, info = engine.backward_of(batches, sizes)
@@ -112,7 +112,7 @@ def train(cfg: TrainPipelineConfig):
                 # Draws are a function of the step, so a resumed run repeats them.
                 set_seed(derive_seed(cfg.seed, step, *([engine.rank] if engine.rank else [])))
                 clip = cfg.optimizer.grad_clip_norm
-                info = update_policy(tracker, policy, parts, plan.sizes(step), optimizer, clip, engine, scheduler)
+                info = train_step(tracker, policy, parts, plan.sizes(step), optimizer, clip, engine, scheduler)
                 step += 1
                 run.after_update(step)
                 tracker.step()

@@ -126,3 +126,25 @@ def test_tables_of_the_datasets_library(tmp_path):
     (tmp_path / "chunk-000").mkdir()
     table.to_parquet(tmp_path / "chunk-000/file-000.parquet")
     assert load_nested_dataset(tmp_path, features=features, episodes=[1])["a"][0] == [3.0, 4.0]
+
+
+def test_the_keywords_of_a_recording(tmp_path):
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
+
+    vector = {"dtype": "float32", "shape": (2,), "names": ["a", "b"]}
+    buffers = {"batch_encoding_size": 2, "metadata_buffer_size": 10, "streaming_encoding": True}
+    dataset = LeRobotDataset.create("me/set", 10, {"action": vector}, tmp_path / "set", use_videos=False, **buffers)
+    dataset.add_frame({"action": np.zeros(2, np.float32), "task": "wave"})
+    dataset.save_episode(parallel_encoding=False)
+    dataset.meta.save_episode_tasks(["wave", "push"])
+    assert list(dataset.meta.tasks.values()) == ["wave", "push"]
+    with pytest.raises(ValueError, match="once"):
+        dataset.meta.save_episode_tasks(["a", "a"])
+    assert len(LeRobotDataset("me/set", root=tmp_path / "set", batch_encoding_size=1, encoder_threads=2)) == 1
+    with pytest.raises(TypeError, match="batch_encoding"):
+        LeRobotDataset("me/set", root=tmp_path / "set", batch_encoding=1)
+    options = ([], {"root": tmp_path / "a"}), ([tmp_path / "b", "koch"], {})
+    roots = [LeRobotDataset.create("me/set", 10, {"action": vector}, *args, **named).root for args, named in options]
+    assert roots == [tmp_path / "a", tmp_path / "b"]
+    meta = LeRobotDatasetMetadata.create("me/set", 10, {"action": vector}, "koch", tmp_path / "meta")
+    assert meta.robot_type == "koch" and meta.root == tmp_path / "meta"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from packaging.version import Version
@@ -55,12 +57,29 @@ def dataset_folder(repo_id: str | None, root: str | Path | None) -> Path:
     return HF_LEROBOT_HOME / repo_id
 
 
+def takes_newer_order(names: str) -> Callable:
+    """Let a `create(cls, repo_id, fps, ...)` take a dict in third place and after it what LeRobot 0.4 has there."""
+
+    def decorate(create: Callable) -> Callable:
+        @functools.wraps(create)
+        def wrapper(cls, *args, **options):
+            if len(args) > 2 and isinstance(args[2], dict):
+                options |= dict(zip(names.split(), args[2:], strict=False))
+                args = args[:2]
+            return create(cls, *args, **options)
+
+        return wrapper
+
+    return decorate
+
+
 class LeRobotDatasetMetadata:
     """Metadata of a v2.0, v2.1 or v3.0 dataset, read from `root` (any `repo_id`, None included), else from the hub.
 
     `stats` describes the whole dataset: {feature: {min, max, mean, std, count}} as float64 arrays, pictures
     (3, 1, 1) in [0, 1]. Raises FileNotFoundError when the dataset is nowhere, CompatibilityError for other
-    format versions and DatasetError for contradictory files.
+    format versions and DatasetError for contradictory files. `metadata_buffer_size` of LeRobot 0.4 has no effect:
+    an episode is on disk when it is saved.
     """
 
     def __init__(
@@ -69,6 +88,7 @@ class LeRobotDatasetMetadata:
         root: str | Path | None = None,
         revision: str | None = None,
         force_cache_sync: bool = False,
+        metadata_buffer_size: int = 1,
     ):
         self.repo_id, self.revision = repo_id, revision or CODEBASE_VERSION
         self._episodes_stats: dict[int, dict] | None = None
@@ -160,11 +180,12 @@ class LeRobotDatasetMetadata:
             )
 
     @classmethod
+    @takes_newer_order("features robot_type root use_videos")
     def create(
         cls,
         repo_id: str | None,
         fps: int,
-        root: str | Path | dict | None = None,
+        root: str | Path | None = None,
         robot=None,
         robot_type: str | None = None,
         features: dict | None = None,
@@ -178,8 +199,6 @@ class LeRobotDatasetMetadata:
 
         FileExistsError if the folder exists; ValueError if features are missing or malformed.
         """
-        if isinstance(root, dict):
-            root, features = None, root
         if codebase_version not in (CODEBASE_VERSION, v30.V30):
             raise ValueError(
                 f"codebase_version '{codebase_version}' cannot be written; expected '{CODEBASE_VERSION}' "
@@ -220,6 +239,13 @@ class LeRobotDatasetMetadata:
             index = max(self.tasks, default=-1) + 1
             self.tasks[index], self.task_to_task_index[task] = task, index
         return self.task_to_task_index[task]
+
+    def save_episode_tasks(self, tasks: list[str]) -> None:
+        """Number the task texts of an episode; ValueError if one is there twice."""
+        if len(set(tasks)) < len(tasks):
+            raise ValueError(f"Tasks are given once each; found {tasks}.")
+        for task in tasks:
+            self.add_task(task)
 
     def save_episode(self, episode_index: int, length: int, tasks: list[str], stats: dict) -> None:
         """Count a v2.1 episode whose files are in place. `info.json` comes last: it decides what exists."""

@@ -12,7 +12,7 @@ import torch
 from lerobot.common.constants import DRAW_SEED
 from lerobot.common.datasets.collate import FrameBatch, collate
 from lerobot.common.datasets.compute_stats import aggregate_stats
-from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata, takes_newer_order
 from lerobot.common.datasets.episode_recorder import EncoderOptions, EpisodeRecorder
 from lerobot.common.datasets.frame_table import EpisodeFile, FrameTable
 from lerobot.common.datasets.hub_download import download_files
@@ -34,13 +34,24 @@ from lerobot.common.utils.images import pictures_as_float
 __all__ = ["CODEBASE_VERSION", "LeRobotDataset", "LeRobotDatasetMetadata"]
 
 
+# Settings of LeRobot 0.4 for what it buffers before writing.
+BUFFERING = {
+    "batch_encoding_size",
+    "metadata_buffer_size",
+    "streaming_encoding",
+    "encoder_queue_maxsize",
+    "encoder_threads",
+}
+
+
 class LeRobotDataset(torch.utils.data.Dataset):
     """Frames of a v2.0, v2.1 or v3.0 dataset, and the place to record new episodes.
 
     `root` is the dataset folder (without it `$HF_LEROBOT_HOME/<repo_id>`, downloaded when files are missing).
     `episodes` selects and orders episodes. `delta_timestamps` {key: seconds relative to the frame} gives
     that key a time axis and adds `<key>_is_pad`. Pictures are float32 (C, H, W) in [0, 1], or uint8 with
-    `return_uint8`. `meta`: metadata that were read before.
+    `return_uint8`. `meta`: metadata that were read before. `encoding` (vcodec, pix_fmt, g, crf) is how further
+    episodes are recorded; settings of LeRobot 0.4's buffers are accepted and have no effect.
 
     An item holds every feature, the pad masks, and `task`. Raises FileNotFoundError for a missing dataset,
     CompatibilityError for other format versions, DatasetError for contradictory files, ValueError for
@@ -64,13 +75,14 @@ class LeRobotDataset(torch.utils.data.Dataset):
         *,
         return_uint8: bool = False,
         meta: LeRobotDatasetMetadata | None = None,
+        **encoding: Any,
     ):
         self.meta = LeRobotDatasetMetadata(repo_id, root, revision, force_cache_sync) if meta is None else meta
         self.episodes = None if episodes is None else [int(index) for index in episodes]
         self.image_transforms, self.tolerance_s = image_transforms, tolerance_s
         self.video_backend, self.return_uint8 = check_video_backend(video_backend), return_uint8
         self.delta_timestamps, self.delta_indices = delta_timestamps, None
-        self._set_writer(EncoderOptions())
+        self._set_writer(EncoderOptions(**_without_buffering(encoding)))
         self._check_episodes_exist()
         self._download_missing(download_videos, force_cache_sync)
         self._load_frames()
@@ -328,11 +340,15 @@ class LeRobotDataset(torch.utils.data.Dataset):
     # --- recording ------------------------------------------------------------------------------------------
 
     @classmethod
+    @takes_newer_order(
+        "features root robot_type use_videos tolerance_s image_writer_processes image_writer_threads video_backend "
+        "batch_encoding_size vcodec"
+    )
     def create(
         cls,
         repo_id: str | None,
         fps: int,
-        root: str | Path | dict | None = None,
+        root: str | Path | None = None,
         robot=None,
         robot_type: str | None = None,
         features: dict | None = None,
@@ -347,15 +363,16 @@ class LeRobotDataset(torch.utils.data.Dataset):
         pix_fmt: str = "yuv420p",
         g: int = 2,
         crf: int = 30,
-        **sizes: int,
+        **more: Any,
     ) -> LeRobotDataset:
         """Start an empty dataset on disk, v2.1 or v3.0, ready for `add_frame`.
 
         `features` {name: {dtype, shape, names}} without the bookkeeping ones; pictures have dtype video or
-        image. v3.0 takes data_files_size_in_mb and video_files_size_in_mb.
+        image. v3.0 takes data_files_size_in_mb and video_files_size_in_mb; settings of LeRobot 0.4's buffers are
+        accepted and have no effect: episodes are encoded while they are recorded.
         FileExistsError if the folder exists; ValueError for malformed features or an unknown codec.
         """
-        options = EncoderOptions(vcodec, pix_fmt, g, crf)
+        options, sizes = EncoderOptions(vcodec, pix_fmt, g, crf), _without_buffering(more)
         dataset = cls.__new__(cls)
         dataset.meta = LeRobotDatasetMetadata.create(
             repo_id, fps, root, robot, robot_type, features, use_videos, codebase_version=codebase_version, **sizes
@@ -400,11 +417,14 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """Add a frame to the running episode, `task` in it or given; ValueError if it does not fit."""
         self.recorder.add_frame(frame, task, timestamp)
 
-    def save_episode(self, episode_data: dict[str, Any] | None = None, *, background: bool = False) -> None:
+    def save_episode(
+        self, episode_data: dict[str, Any] | None = None, parallel_encoding: bool = True, *, background: bool = False
+    ) -> None:
         """Write the running episode (or `episode_data`: {key: sequence over frames, "task": text or texts}).
 
         When this returns the episode is on disk; killed before, the dataset is as it was. With `background` it
-        returns at once, the next episode can be recorded, and `wait_until_saved` says when it is on disk.
+        returns at once, the next episode can be recorded, and `wait_until_saved` says when it is on disk. Cameras
+        are encoded side by side while they are recorded, whatever `parallel_encoding` says.
         """
         if episode_data is not None:
             self._add_frames(episode_data)
@@ -462,6 +482,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
             f"{type(self).__name__}(repo_id={self.repo_id!r}, root='{self.root}', "
             f"episodes={self.num_episodes}, frames={self.num_frames}, features={list(self.features)})"
         )
+
+
+def _without_buffering(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in BUFFERING}
 
 
 def __getattr__(name: str):
