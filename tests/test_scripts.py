@@ -13,6 +13,7 @@ SCRIPTS = [
     "koch_train_smolvla.sh",
     "tests/run.sh",
     ".ci/run",
+    ".ci/docs",
     "tools/bootstrap.sh",
     "tools/koch_train.sh",
 ]

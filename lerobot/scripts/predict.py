@@ -15,7 +15,7 @@ from lerobot.common.datasets.transforms import ImageTransformsConfig
 from lerobot.common.datasets.utils import dataset_to_policy_features
 from lerobot.common.evaluation.action_plots import save_action_plots
 from lerobot.common.evaluation.evaluate import check_shapes, rename_map_of
-from lerobot.common.evaluation.open_loop import OpenLoopReport, open_loop_error
+from lerobot.common.evaluation.open_loop import OpenLoopReport, executed_steps, open_loop_error
 from lerobot.common.policies.common.fast_inference import use_inference_mode
 from lerobot.common.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.common.utils.utils import init_logging, run_command
@@ -47,7 +47,7 @@ def predict(cfg: PredictPipelineConfig) -> OpenLoopReport:
         preprocessor,
         postprocessor,
         dataset,
-        every=cfg.every or getattr(cfg.policy, "n_action_steps", 1),
+        every=cfg.every or executed_steps(cfg.policy),
         batch_size=cfg.batch_size,
         seed=cfg.seed,
     )

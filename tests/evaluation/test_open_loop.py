@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.common.evaluation.open_loop import joint_names, open_loop_error
+from lerobot.common.evaluation.open_loop import executed_steps, joint_names, open_loop_error
 from tests.evaluation.stand_ins import same
 
 FPS, LENGTHS, CHUNK = 10, (12, 7, 9), 4
@@ -120,6 +120,11 @@ def test_the_report_is_a_table_json_and_parquet(root, tmp_path):
     assert len(rows["step"]) == report.valid.sum()
     difference = np.array(rows["predicted"]) - np.array(rows["recorded"])
     np.testing.assert_allclose(difference, np.tile([0.5, 0], (len(difference), 1)), atol=1e-4)
+
+
+def test_executed_steps_are_those_that_the_policy_queues():
+    assert executed_steps(SimpleNamespace(n_action_steps=7)) == 7
+    assert executed_steps(SimpleNamespace(action_chunk_size=5)) == 5
 
 
 def test_joint_names_come_in_every_form_that_datasets_have():

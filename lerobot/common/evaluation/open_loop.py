@@ -185,6 +185,11 @@ def open_loop_error(
     return OpenLoopReport(joints=joint_names(dataset.features[ACTION]), probed=probed, **arrays)
 
 
+def executed_steps(config) -> int:
+    """How many actions of a chunk a policy carries out before it plans again (VQ-BeT: all of them)."""
+    return getattr(config, "n_action_steps", None) or getattr(config, "action_chunk_size", 1)
+
+
 def _frame_rows(dataset, episodes: Sequence[int] | None, every: int) -> list[int]:
     index = dataset.episode_data_index
     spans = zip(dataset.episode_indices, index["from"].tolist(), index["to"].tolist(), strict=True)

@@ -41,7 +41,7 @@ svg text{font-size:11px;fill:var(--soft)}.grid{stroke:var(--line)}.mark{stroke:v
 path{fill:none;stroke-width:1.6;stroke-linejoin:round}.rec{stroke:var(--ink);stroke-width:2}
 .still{stroke:var(--soft);stroke-dasharray:5 4}.pale{stroke:var(--c0);opacity:.3;stroke-width:1}
 .key{display:inline-block;width:1.4rem;height:.28rem;margin:0 .35rem .18rem .9rem;border-radius:.1rem}
-.bar{display:inline-block;height:.7rem;border-radius:.15rem;background:var(--c1);margin-right:.5rem;min-width:1px}
+.krec{background:var(--ink)}.bar{display:inline-block;height:.7rem;border-radius:.15rem;background:var(--c1);margin-right:.5rem;min-width:1px}
 .moment{display:flex;flex-wrap:wrap;gap:.6rem;align-items:flex-start;margin:.7rem 0;padding:.6rem;
 background:var(--panel);border-radius:.4rem}.moment img{height:150px;border-radius:.25rem}
 .moment figure{flex:1 1 17rem;max-width:26rem}
@@ -221,7 +221,7 @@ def _joints(cards: Sequence[ReportCard]) -> str:
     order = [episodes[i] for i in np.argsort([np.nanmean(error) for error in errors])]
     shown = dict.fromkeys([order[len(order) // 2], order[-1]])
     notes = ["a typical episode", "the episode with the largest error"]
-    parts = [_legend(cards, "Black: recorded.")]
+    parts = [_legend(cards, '<span class="key krec"></span>recorded')]
     for number, episode in enumerate(shown):
         note = "the only episode" if len(order) == 1 else notes[number]
         charts = "".join(_joint(cards, episode, joint) for joint in range(len(report.joints)))

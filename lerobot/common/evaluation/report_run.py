@@ -10,7 +10,7 @@ from lerobot.common.datasets.factory import resolve_delta_timestamps
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.common.datasets.utils import dataset_to_policy_features
 from lerobot.common.evaluation.evaluate import check_shapes, rename_map_of
-from lerobot.common.evaluation.open_loop import open_loop_error
+from lerobot.common.evaluation.open_loop import executed_steps, open_loop_error
 from lerobot.common.evaluation.probes import make_probes
 from lerobot.common.evaluation.report_card import ReportCard, measure_latency
 from lerobot.common.policies.common.fast_inference import use_inference_mode
@@ -52,7 +52,7 @@ def make_card(path: str, name: str, meta, episodes: list[int], args) -> tuple[Re
     given = {names.get(k, k): tuple(f.shape) for k, f in dataset_to_policy_features(meta.features).items()}
     check_shapes(given, config, "dataset")
 
-    every = getattr(config, "n_action_steps", 1)
+    every = executed_steps(config)
     shown = fewer(episodes, meta, every, args.chunks)
     dataset = LeRobotDataset(
         meta.repo_id,

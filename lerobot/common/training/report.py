@@ -83,6 +83,7 @@ def finish(cfg, run, held_out, metrics) -> Path:
         publish(folder, cfg.policy.repo_id, cfg.policy.private)
     if cfg.save_checkpoint:
         print(f"\nCheckpoint  {_short(checkpoint)}\nNext        {next_command(checkpoint)}", flush=True)
+        print(f"Report      {report_command(checkpoint, run.record['dataset']['root'])}", flush=True)
     return checkpoint
 
 
@@ -91,6 +92,13 @@ def next_command(checkpoint: Path) -> str:
     script = Path(__file__).parents[2] / "scripts" / "eval.py"
     flags = "--env.type=koch --eval.n_episodes=200 --eval.use_async_envs=true"
     return f"{_short(sys.executable)} {_short(script)} --policy.path={_short(checkpoint)} {flags}"
+
+
+def report_command(checkpoint: Path, dataset: str) -> str:
+    """The command that makes a checkpoint's report card."""
+    script = Path(__file__).parents[2] / "scripts" / "report.py"
+    flags = f"--policy.path={_short(checkpoint)} --dataset.root={_short(dataset)}"
+    return f"{_short(sys.executable)} {_short(script)} {flags}"
 
 
 def _short(path: str | Path) -> str:

@@ -49,7 +49,9 @@ def _results(summary: dict[str, Any]) -> dict[str, Any]:
         rows |= {f"error of {joint}": value for joint, value in error["per_joint"].items()}
         steps = [value for value in error["by_horizon"] if value is not None]
         rows["error at the first / last step of the chunk"] = f"{steps[0]:.4g} / {steps[-1]:.4g}" if steps else None
-    rows |= {k: v for k, v in summary.get("eval", {}).items() if isinstance(v, (int, float))}
+    if total := summary.get("eval"):
+        rows["in the environment"] = _outcome(total)
+        rows["steps of an episode"], rows["steps per second"] = total["avg_n_steps"], total["steps_per_s"]
     return rows
 
 
