@@ -15,6 +15,15 @@ OBSERVE = wire.encode("observe", sequence=1, task="pick", observation=STATE, con
 CHUNK = wire.encode(
     "chunk", sequence=1, actions=np.zeros((10, 6), np.float32), planned=None, milliseconds={"model": 1.0}
 )
+ROBOT = {"type": "koch", "cameras": {"observation.images.a": [48, 64, 3]}, "joints": ["a", "b"], "low": [-9.0, -9.0]}
+HELLO = wire.encode(
+    "hello",
+    client="me",
+    arms=["a"],
+    checkpoint="",
+    task="",
+    robot={**ROBOT, "high": [9.0] * 2, "fps": 30.0, "units": ""},
+)
 PREFIX = wire.PREFIX.pack(wire.MAGIC, wire.VERSION)
 
 
@@ -35,7 +44,7 @@ def _prefixed_noise(random) -> bytes:
 
 
 def _message(random) -> bytes:
-    return (OBSERVE, CHUNK)[random.integers(2)]
+    return (OBSERVE, CHUNK, HELLO)[random.integers(3)]
 
 
 def _flipped(random) -> bytes:

@@ -105,6 +105,22 @@ def test_features_that_do_not_match_are_refused_with_the_servers_findings(serve,
     assert refused.value.findings[0].code == "robot.policy.picture_size" and refused.value.findings[0].fix
 
 
+def test_a_check_that_fails_refuses_its_client_only(serve, connect):
+    planner = Counting()
+    server = serve(planner)
+    check, planner.check = planner.check, lambda *_: 1 / 0
+    with pytest.raises(ServerError, match="division"):
+        connect(server.address).connect()
+    planner.check = check
+    connect(server.address).connect()
+
+
+@pytest.mark.parametrize("change", [{"low": [0.0]}, {"joints": []}, {"cameras": {CAMERA: [48, 64]}}, {"fps": "30"}])
+def test_a_robot_that_describes_itself_wrongly_is_refused(serve, connect, change):
+    with pytest.raises(RefusedError, match="robot"):
+        connect(serve().address, robot=describe(**change)).connect()
+
+
 def test_a_picture_of_another_size_than_announced_is_refused(serve, connect):
     planner = Counting(picture=(48, 64, 3))
     client = connect(serve(planner).address, robot=describe(cameras={CAMERA: [48, 64, 3]}))

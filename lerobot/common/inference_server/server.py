@@ -175,6 +175,9 @@ class PolicyServer:
             answer = self._refuse(peer, Refusal(code, str(e)), sequence)
         except Refusal as e:
             answer = self._refuse(peer, e, sequence)
+        except Exception as e:  # of a check: the other clients are still served
+            logging.exception("A message could not be handled.")
+            answer = self._refuse(peer, Refusal("failed", f"The server failed: {e}"), sequence)
         if answer is not None:
             self._send(peer, answer)
 

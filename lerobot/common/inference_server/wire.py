@@ -145,16 +145,34 @@ def picture_or_array(value: Any, where: str) -> Any:
     return _JPEG(value, where) if type(value) is dict and "jpeg" in value else array(value, where)
 
 
+def picture_shape(value: Any, where: str) -> list[int]:
+    """Height, width and three channels."""
+    shape = SHAPE(value, where)
+    if len(shape) != 3 or shape[2] != 3:
+        raise WireError(f"{where}: expected height, width, 3; got {shape}.")
+    return shape
+
+
+def robot(value: Any, where: str) -> dict:
+    """What a robot says about itself, with as many bounds as joints."""
+    fields = _ROBOT(value, where)
+    if not len(fields["low"]) == len(fields["high"]) == len(fields["joints"]) > 0:
+        raise WireError(f"{where}: {len(fields['joints'])} joints with {len(fields['low'])} lowest values.")
+    return fields
+
+
 FINDING = record({"code": text(), "severity": text(16), "message": text(2048), "fix": text(1024)})
-ROBOT = {
-    "type": text(),
-    "cameras": map_of(SHAPE, 16),  # key -> height, width, channels
-    "joints": list_of(text()),
-    "low": list_of(number),  # of each joint, in its own units
-    "high": list_of(number),
-    "fps": number,
-    "units": text(),
-}
+_ROBOT = record(
+    {
+        "type": text(),
+        "cameras": map_of(picture_shape, 16),
+        "joints": list_of(text()),
+        "low": list_of(number),  # of each joint, in its own units
+        "high": list_of(number),
+        "fps": number,
+        "units": text(),
+    }
+)
 CONTINUED = {
     "inference_delay": integer(0, 65_536),
     "prev_chunk_left_over": array,  # (1, N, A) as the policy gave them
@@ -162,7 +180,7 @@ CONTINUED = {
 }
 KINDS: dict[str, Check] = {
     "hello": record(
-        {"client": text(), "arms": list_of(text(), 8), "checkpoint": text(), "task": text(1024), "robot": record(ROBOT)}
+        {"client": text(), "arms": list_of(text(), 8), "checkpoint": text(), "task": text(1024), "robot": robot}
     ),
     "welcome": record(
         {
