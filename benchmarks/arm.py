@@ -114,12 +114,21 @@ def loop(count: int, policy: str | None = None) -> None:
         control_loop(robot, 1.0, runner is None, policy=runner, fps=30, single_task="x")  # the first plan is slow
         if runner is not None:
             runner.reset()
+        before = np.array([time.thread_time(), time.process_time(), _cpu_seconds(robot.twin.process.pid)])
         control_loop(robot, count, runner is None, policy=runner, pace=pace, **options)
+        spent = np.array([time.thread_time(), time.process_time(), _cpu_seconds(robot.twin.process.pid)]) - before
         dataset.clear_episode_buffer()
     print(f"loop: {pace.summary()}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    thread, program, simulator = 1000 * spent / pace.summary()["ticks"]
+    print(f"  CPU a tick: loop {thread:.1f} ms, whole program {program:.1f} ms, simulator {simulator:.1f} ms (of 33.3)")
     if runner is not None:
         print(f"  one tick that plans: {runner.budget.line()}")
     robot.disconnect()
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _runner(policy: str, folder: Path):
