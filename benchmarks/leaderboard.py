@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "lerobot" / "scripts"
 POLICIES = ("act", "act_dinov2", "diffusion", "tdmpc", "vqbet", "pi0", "smolvla")
 TASKS = {"A": "KochPickPlace-v0", "B": "KochPickPlaceColor-v0"}
-SHORT, LONG = 20, 60  # steps of the two runs whose difference is the price of a step
+SHORT, LONG = 20, 120  # steps of the two runs whose difference is the price of a step
 EPISODE_STEPS = 450
 MARKS = ("<!-- leaderboard -->", "<!-- end of leaderboard -->")
 
