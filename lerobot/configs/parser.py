@@ -87,6 +87,16 @@ def read_value(text: str, kinds: set) -> Any:
         return [word.strip() for word in words[1].split(",")] if words else text
 
 
+# Flags of LeRobot 0.4 and later that have no field here, with the value at which they ask for nothing.
+NEWER_DEFAULTS = {
+    "dataset.streaming": "false",
+    "dataset.return_uint8": "false",
+    "dataset.depth_output_unit": "mm",
+    "use_rabc": "false",
+    "trust_remote_code": "false",
+}
+
+
 # --- arguments to nested dicts ------------------------------------------------------------------------------------
 
 
@@ -109,6 +119,8 @@ def to_nested(cls: type, pairs: list[tuple[str, str]], prefix: str = "") -> dict
     flags = flags_of(cls)
     nested: dict[str, Any] = {}
     for name, text in pairs:
+        if is_newer_default(prefix + name, text):
+            continue
         if name not in flags:
             raise ValueError(unknown_flag(prefix + name, [prefix + f for f in flags]))
         inner = nested
@@ -117,6 +129,15 @@ def to_nested(cls: type, pairs: list[tuple[str, str]], prefix: str = "") -> dict
             inner = inner.setdefault(parent, {})
         inner[leaf] = read_value(text, flags[name])
     return nested
+
+
+def is_newer_default(name: str, text: str) -> bool:
+    """Whether a flag of newer releases asks for nothing; ValueError if it asks for what is not done here."""
+    if name not in NEWER_DEFAULTS:
+        return False
+    if text.lower() not in ("", NEWER_DEFAULTS[name]):
+        raise ValueError(f"--{name}={text} is not done here; leave it at {NEWER_DEFAULTS[name]}.")
+    return True
 
 
 def unknown_flag(name: str, known: list[str]) -> str:
@@ -326,7 +347,7 @@ def flag_rows(cls: type, prefix: str = ""):
             continue
         for option in options:
             if issubclass(option, draccus.ChoiceRegistry):
-                choices = option.get_known_choices()
+                choices = {n: c for n, c in option.get_known_choices().items() if getattr(c, "runs_here", True)}
                 yield f"{prefix}{f.name}.type", "|".join(choices), comments.get(f.name, "")
                 for name, choice in choices.items():
                     for row in flag_rows(choice, f"{prefix}{f.name}."):

@@ -131,3 +131,15 @@ def test_help_lists_every_flag_with_its_comment():
 def test_arguments_that_are_no_flags_are_refused():
     with pytest.raises(ValueError, match="--name=value"):
         split_arguments(["steps=3"])
+
+
+def test_flags_of_newer_releases_are_taken_at_their_defaults():
+    flags = ["--policy.type=act", "--dataset.streaming=False", "--use_rabc=false"]
+    assert parse(TrainPipelineConfig, [DATA, *flags]).policy.type == "act"
+    with pytest.raises(ValueError, match="--dataset.streaming=true is not done here"):
+        parse(TrainPipelineConfig, [DATA, "--policy.type=act", "--dataset.streaming=true"])
+
+
+def test_the_help_lists_environments_that_run_here():
+    text = help_text(TrainPipelineConfig)
+    assert "koch|aloha" in text and "libero" not in text

@@ -18,6 +18,8 @@ class EnvConfig(draccus.ChoiceRegistry, abc.ABC):
     x 3) to its role and shape; `features_map` maps the same keys to the policy's.
     """
 
+    runs_here = True  # not a field: whether `make_env` can build it
+
     task: str | None = None  # the environment's name inside its package gym_<type>
     fps: int = 30
     features: dict[str, PolicyFeature] = field(default_factory=dict)

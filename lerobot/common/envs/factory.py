@@ -7,8 +7,6 @@ import importlib
 
 from lerobot.common.envs.configs import EnvConfig
 
-NOT_HERE = ("gym_manipulator", "libero")
-
 
 def make_env_config(env_type: str, **kwargs) -> EnvConfig:
     """The configuration registered as `env_type`; raises ValueError for an unknown one."""
@@ -26,7 +24,7 @@ def make_env(cfg: EnvConfig, n_envs: int = 1, use_async_envs: bool = False):
     """
     if n_envs < 1:
         raise ValueError(f"n_envs={n_envs}: at least one environment is needed (--eval.batch_size)")
-    if cfg.type in NOT_HERE:
+    if not cfg.runs_here:
         raise ValueError(f"--env.type={cfg.type} is read from files, but does not run here; use --env.type=koch.")
     package = cfg.package_name
     try:

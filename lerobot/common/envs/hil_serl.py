@@ -85,6 +85,8 @@ class HILSerlProcessorConfig:
 class HILSerlRobotEnvConfig(EnvConfig):
     """A real robot as an environment; `robot` and `teleop` are kept as they stand in a file."""
 
+    runs_here = False
+
     robot: dict[str, Any] | None = None
     teleop: dict[str, Any] | None = None
     processor: HILSerlProcessorConfig = field(default_factory=HILSerlProcessorConfig)
@@ -112,6 +114,8 @@ LIBERO_STATE = {
 @dataclass
 class LiberoEnv(EnvConfig):
     """The LIBERO benchmark of manipulation tasks."""
+
+    runs_here = False
 
     task: str = "libero_10"
     fps: int = 30
