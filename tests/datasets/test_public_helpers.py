@@ -136,6 +136,9 @@ def test_the_keywords_of_a_recording(tmp_path):
     dataset = LeRobotDataset.create("me/set", 10, {"action": vector}, tmp_path / "set", use_videos=False, **buffers)
     dataset.add_frame({"action": np.zeros(2, np.float32), "task": "wave"})
     dataset.save_episode(parallel_encoding=False)
+    buffer = dataset.create_episode_buffer()
+    assert (buffer["size"], buffer["task"], buffer["action"], buffer["episode_index"]) == (0, [], [], 1)
+    assert dataset.create_episode_buffer(7)["episode_index"] == 7
     dataset.meta.save_episode_tasks(["wave", "push"])
     assert list(dataset.meta.tasks.values()) == ["wave", "push"]
     with pytest.raises(ValueError, match="once"):

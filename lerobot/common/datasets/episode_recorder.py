@@ -30,6 +30,21 @@ from lerobot.common.utils.io_utils import flush_to_disk
 QUEUED_FRAMES = 64  # per camera; adding a frame waits when the encoder is that far behind
 
 
+# Settings of LeRobot 0.4 for what it buffers before writing.
+BUFFERING = {
+    "batch_encoding_size",
+    "metadata_buffer_size",
+    "streaming_encoding",
+    "encoder_queue_maxsize",
+    "encoder_threads",
+}
+
+
+def without_buffering(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a recording without LeRobot 0.4's settings of its buffers."""
+    return {name: value for name, value in options.items() if name not in BUFFERING}
+
+
 @dataclass(frozen=True)
 class EncoderOptions:
     """How videos are encoded: LeRobot's defaults, but h264, which is fast and decodes everywhere."""
@@ -136,14 +151,15 @@ class EpisodeRecorder:
         self._saver: ThreadPoolExecutor | None = None
         self._pending: list[Future] = []
         self._number_of_takes = 0
-        self._take = _Take(self._empty_buffer())
+        self._take = _Take(self.empty_buffer())
 
     @property
     def buffer(self) -> dict[str, Any]:
         """Numbers and texts of the running episode."""
         return self._take.buffer
 
-    def _empty_buffer(self) -> dict[str, Any]:
+    def empty_buffer(self) -> dict[str, Any]:
+        """What `buffer` is before the first frame of the next episode."""
         columns = {key: [] for key, feature in self._meta.features.items() if feature["dtype"] not in PICTURE_DTYPES}
         number = self._meta.total_episodes + sum(not future.done() for future in self._pending)
         return {"size": 0, "task": [], **columns, "episode_index": number}
@@ -220,7 +236,7 @@ class EpisodeRecorder:
         if background:
             self._saver = self._saver or ThreadPoolExecutor(1, "episode-saver")
             self._pending.append(self._saver.submit(self._store, take))
-            self._take = _Take(self._empty_buffer())
+            self._take = _Take(self.empty_buffer())
         else:
             self.wait(release=False)
             self._store(take)
@@ -269,7 +285,7 @@ class EpisodeRecorder:
     def _reset(self) -> None:
         if self._folder is not None:
             self._folder.release()
-        self._folder, self._take = None, _Take(self._empty_buffer())
+        self._folder, self._take = None, _Take(self.empty_buffer())
 
     def _columns(self, buffer: dict[str, Any], episode_index: int) -> dict[str, np.ndarray | list[str]]:
         """Every column but the pictures, in its dtype: (T,) for shape (1,), else (T, *shape)."""

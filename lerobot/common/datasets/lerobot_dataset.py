@@ -13,7 +13,7 @@ from lerobot.common.constants import DRAW_SEED
 from lerobot.common.datasets.collate import FrameBatch, collate
 from lerobot.common.datasets.compute_stats import aggregate_stats
 from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata, takes_newer_order
-from lerobot.common.datasets.episode_recorder import EncoderOptions, EpisodeRecorder
+from lerobot.common.datasets.episode_recorder import EncoderOptions, EpisodeRecorder, without_buffering
 from lerobot.common.datasets.frame_table import EpisodeFile, FrameTable
 from lerobot.common.datasets.hub_download import download_files
 from lerobot.common.datasets.hub_upload import push_to_hub
@@ -32,16 +32,6 @@ from lerobot.common.datasets.video_utils import check_video_backend, decode_vide
 from lerobot.common.utils.images import pictures_as_float
 
 __all__ = ["CODEBASE_VERSION", "LeRobotDataset", "LeRobotDatasetMetadata"]
-
-
-# Settings of LeRobot 0.4 for what it buffers before writing.
-BUFFERING = {
-    "batch_encoding_size",
-    "metadata_buffer_size",
-    "streaming_encoding",
-    "encoder_queue_maxsize",
-    "encoder_threads",
-}
 
 
 class LeRobotDataset(torch.utils.data.Dataset):
@@ -82,7 +72,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.image_transforms, self.tolerance_s = image_transforms, tolerance_s
         self.video_backend, self.return_uint8 = check_video_backend(video_backend), return_uint8
         self.delta_timestamps, self.delta_indices = delta_timestamps, None
-        self._set_writer(EncoderOptions(**_without_buffering(encoding)))
+        self._set_writer(EncoderOptions(**without_buffering(encoding)))
         self._check_episodes_exist()
         self._download_missing(download_videos, force_cache_sync)
         self._load_frames()
@@ -323,6 +313,13 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return self.meta.features
 
     @property
+    def hf_features(self):
+        """Column types for the library `datasets`; ImportError without it."""
+        from lerobot.common.datasets.hf_tables import get_hf_features_from_features
+
+        return get_hf_features_from_features(self.features)
+
+    @property
     def num_frames(self) -> int:
         """Frames of the loaded episodes."""
         return sum(self.meta.episodes[index]["length"] for index in self.episode_indices)
@@ -372,7 +369,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         accepted and have no effect: episodes are encoded while they are recorded.
         FileExistsError if the folder exists; ValueError for malformed features or an unknown codec.
         """
-        options, sizes = EncoderOptions(vcodec, pix_fmt, g, crf), _without_buffering(more)
+        options, sizes = EncoderOptions(vcodec, pix_fmt, g, crf), without_buffering(more)
         dataset = cls.__new__(cls)
         dataset.meta = LeRobotDatasetMetadata.create(
             repo_id, fps, root, robot, robot_type, features, use_videos, codebase_version=codebase_version, **sizes
@@ -412,6 +409,11 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def episode_buffer(self) -> dict[str, Any]:
         """Numbers and texts of the running episode: {"size", "task", "episode_index", key: list}."""
         return self.recorder.buffer
+
+    def create_episode_buffer(self, episode_index: int | None = None) -> dict[str, Any]:
+        """An empty buffer: {"size": 0, "task": [], "episode_index": the next one or the given, key: [] per column}."""
+        buffer = self.recorder.empty_buffer()
+        return buffer if episode_index is None else {**buffer, "episode_index": episode_index}
 
     def add_frame(self, frame: dict[str, Any], task: str | None = None, timestamp: float | None = None) -> None:
         """Add a frame to the running episode, `task` in it or given; ValueError if it does not fit."""
@@ -482,10 +484,6 @@ class LeRobotDataset(torch.utils.data.Dataset):
             f"{type(self).__name__}(repo_id={self.repo_id!r}, root='{self.root}', "
             f"episodes={self.num_episodes}, frames={self.num_frames}, features={list(self.features)})"
         )
-
-
-def _without_buffering(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in BUFFERING}
 
 
 def __getattr__(name: str):
