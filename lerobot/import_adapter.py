@@ -391,6 +391,10 @@ class _OfferingLoader(Loader):
         self.loader.exec_module(module)
         _offer(module)
 
+    def get_code(self, fullname: str) -> Any:
+        """The code for `python -m`."""
+        return self.loader.get_code(fullname)
+
 
 class _NamesLoader(Loader):
     """Makes a module that has only names, or modules, of the tables."""
