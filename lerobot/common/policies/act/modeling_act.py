@@ -19,7 +19,7 @@ from lerobot.common.policies.common.positions import (
     SinusoidalPositionEmbedding2d as ACTSinusoidalPositionEmbedding2d,
 )
 from lerobot.common.policies.common.positions import create_sinusoidal_pos_embedding
-from lerobot.common.policies.common.resnet import ResNet
+from lerobot.common.policies.common.resnet import ResNet, fast_layout
 from lerobot.common.policies.common.resnet_weights import load_resnet_weights
 from lerobot.common.policies.common.temporal_ensemble import TemporalEnsembler as ACTTemporalEnsembler
 from lerobot.common.policies.pretrained import PreTrainedPolicy
@@ -282,7 +282,7 @@ class ACT(nn.Module):
         for shape in dict.fromkeys(image.shape for image in images):
             same = [i for i, image in enumerate(images) if image.shape == shape]
             pictures = torch.cat([images[i] for i in same])
-            maps = self.backbone(pictures.contiguous(memory_format=torch.channels_last))  # the faster layout
+            maps = self.backbone(fast_layout(pictures, self.config.backbone_width))
             for i, one in zip(same, maps.chunk(len(same)), strict=True):
                 features[i] = one
         return features

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lerobot.common.policies.common.attention import attend
-from lerobot.common.policies.common.resnet import ResNet
+from lerobot.common.policies.common.resnet import ResNet, fast_layout
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class VisionEmbeddings(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         images = images.to(self.patch_embedding.weight.dtype)
         if self.stem is not None:
-            images = self.stem(images.contiguous(memory_format=torch.channels_last))  # the faster layout
+            images = self.stem(fast_layout(images, self.stem.width))
         patches = self.patch_embedding(images)  # (B, D, rows, cols)
         rows, cols = patches.shape[2:]
         ids = bucketed_position_ids(rows, cols, self.side, patches.device)

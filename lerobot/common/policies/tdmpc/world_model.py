@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lerobot.common.constants import OBS_ENV_STATE, OBS_IMAGE, OBS_STATE
+from lerobot.common.policies.common.resnet import fast_layout
 from lerobot.common.policies.tdmpc.configuration_tdmpc import IMAGE_KERNELS, TDMPCConfig, image_map_size
 
 
@@ -101,9 +103,11 @@ class TDMPCObservationEncoder(nn.Module):
         return torch.stack(latents).mean(dim=0)
 
 
-def flatten_forward_unflatten(module: nn.Module, pictures: Tensor) -> Tensor:
-    """Apply a module of (N, C, H, W) to pictures (..., C, H, W)."""
-    flat = pictures.flatten(0, -4).contiguous(memory_format=torch.channels_last)  # the faster layout
+def flatten_forward_unflatten(module: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
+    """Apply a network, or a function, of (N, C, H, W) to pictures (..., C, H, W)."""
+    flat = pictures.flatten(0, -4)
+    if isinstance(module, nn.Module):
+        flat = fast_layout(flat, next(part.out_channels for part in module.modules() if isinstance(part, nn.Conv2d)))
     return module(flat).unflatten(0, pictures.shape[:-3])
 
 
