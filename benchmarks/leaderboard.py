@@ -18,6 +18,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -39,6 +40,7 @@ POLICIES = ("act", "act_dinov2", "diffusion", "tdmpc", "vqbet", "pi0", "smolvla"
 TASKS = {"A": "KochPickPlace-v0", "B": "KochPickPlaceColor-v0"}
 SHORT, LONG = 20, 120  # steps of the two runs whose difference is the price of a step
 EPISODE_STEPS = 450
+LIMIT_S = 6 * 3600  # of one command, by the clock
 MARKS = ("<!-- leaderboard -->", "<!-- end of leaderboard -->")
 
 # Which flags follow the number of steps; VQ-BeT's and TD-MPC's schedules do so by themselves.
@@ -63,19 +65,23 @@ LARGER = {
 def run(command: list, log: Path) -> dict[str, float]:
     """Run a script and return its processor seconds, wall seconds and peak memory (GB); its output goes to `log`.
 
-    Raises RuntimeError with the end of the log if it fails.
+    Raises RuntimeError with the end of the log if it fails or takes longer than LIMIT_S.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with log.open("a") as out:
         process = subprocess.Popen(list(map(str, command)), stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
+        watch = threading.Timer(LIMIT_S, process.kill)
+        watch.start()
         try:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = status
         except KeyboardInterrupt:
             process.terminate()
-            process.wait()
+            process.wait(timeout=60)
             raise
+        finally:
+            watch.cancel()
     if status:
         tail = "\n".join(log.read_text().splitlines()[-12:])
         raise RuntimeError(f"{' '.join(map(str, command[:2]))} failed ({log}):\n{tail}")
@@ -98,7 +104,10 @@ def schedule(policy: str, steps: int) -> list[str]:
 
 
 def choose_steps(policy: str, dataset: Path, folder: Path, args) -> dict[str, float]:
-    """{"steps", "step_s"}: as many steps as fill the budget, from the difference of a long and a short run."""
+    """{"steps", "step_s"}: the preset's own steps if they fit the budget, else (or with --fill) as many as fill it.
+
+    The price of a step is the difference of a long and a short run.
+    """
     plan = folder / "plan.json"
     if plan.is_file():
         return read_json(plan)
@@ -110,8 +119,11 @@ def choose_steps(policy: str, dataset: Path, folder: Path, args) -> dict[str, fl
         command += ["--save_checkpoint=false", "--log_freq=10"]
         spent.append(run(command, folder / "measure.log")[kind])
     step_s = max((spent[1] - spent[0]) / (LONG - SHORT), 1e-4)
-    free = read_json(ROOT / f"lerobot/configs/presets/{policy}_mini.json")["policy"].get("n_vqvae_training_steps", 0)
+    preset = read_json(ROOT / f"lerobot/configs/presets/{policy}_mini.json")
+    free = preset["policy"].get("n_vqvae_training_steps", 0)
     steps = free + max(100, round(60 * args.minutes / step_s / 100) * 100)
+    if not args.fill:
+        steps = min(steps, preset["steps"])
     write_json({"steps": steps, "step_s": step_s}, plan)
     return read_json(plan)
 
@@ -160,6 +172,7 @@ def measure(policy: str, scene: str, dataset: Path, folder: Path, args) -> dict:
         "latency_s": card["latency_s"]["median"],
         "parameters": card["parameters"],
         "error": card["open_loop"]["overall"],
+        "commit": commit(),
     }
     write_json(row, result_file, indent=2)
     return row
@@ -236,7 +249,13 @@ def _costs(rows: list[dict], clock: str) -> list[str]:
     ]
 
 
-def machine(args) -> str:
+def commit() -> str:
+    """The state of the source as one word or three."""
+    source = git_state(ROOT)
+    return "unknown" if source is None else source["commit"][:12] + (" with changes" if source["changed"] else "")
+
+
+def machine(rows: list[dict], args) -> str:
     """Where and from what the numbers come."""
     if args.device.startswith("cuda"):
         name = torch.cuda.get_device_name(args.device)
@@ -244,10 +263,9 @@ def machine(args) -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
         name = f"{name}, {torch.get_num_threads()} threads"
-    source = git_state(ROOT)
-    commit = "unknown" if source is None else source["commit"][:12] + (" with changes" if source["changed"] else "")
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows if "commit" in row)) or commit()
     return (
-        f"{name}, torch {torch.__version__}, commit {commit}; {args.minutes:g} minutes of training per policy and "
+        f"{name}, torch {torch.__version__}, commit {commits}; at most {args.minutes:g} minutes of training per policy and "
         f"scene, {args.episodes} episodes from seed {KOCH_SEED} on, `python benchmarks/leaderboard.py`"
     )
 
@@ -276,7 +294,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policies", default=",".join(POLICIES))
     parser.add_argument("--scenes", default="A,B")
-    parser.add_argument("--minutes", type=float, default=25, help="of training, per policy and scene")
+    parser.add_argument("--minutes", type=float, default=25, help="of training at most, per policy and scene")
+    parser.add_argument("--fill", action="store_true", help="train that long, not the preset's steps (always on a GPU)")
     parser.add_argument("--device", default="cpu", help="cuda: larger sizes")
     parser.add_argument("--episodes", type=int, default=50, help="of the evaluation")
     parser.add_argument("--workers", type=int, default=0, help="episodes at a time; 0: as many as cores")
@@ -290,6 +309,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for given, known in ((args.policies, POLICIES), (args.scenes, TASKS)):
         if unknown := sorted(set(given) - set(known)):
             parser.error(f"{', '.join(unknown)}: expected some of {', '.join(known)}")
+    args.fill |= args.device.startswith("cuda")
     args.output_dir, args.dataset_a = args.output_dir.resolve(), args.dataset_a.resolve()
     return args
 
@@ -309,7 +329,7 @@ def main() -> None:
             except RuntimeError as e:
                 print(e, file=sys.stderr)
                 failed.append(f"{policy} on scene {scene}")
-            text = f"{table(rows, args)}\n\n{machine(args)}"
+            text = f"{table(rows, args)}\n\n{machine(rows, args)}"
             write_text(text + "\n", args.output_dir / "leaderboard.md")
     print(f"\n{text}")
     if failed:
