@@ -16,18 +16,10 @@ from lerobot.common.policies.common.flow_matching import (
     resize_with_pad,
     sample_time,
 )
+from lerobot.common.policies.common.llama import RMSNorm, grouped_attention, rope_table, rotate
 from lerobot.common.policies.common.positions import position_waves
-from lerobot.common.policies.smolvla.smolvlm import (
-    Connector,
-    RMSNorm,
-    SmolVLMConfig,
-    VisionConfig,
-    VisionModel,
-    bucketed_position_ids,
-    grouped_attention,
-    rope_table,
-    rotate,
-)
+from lerobot.common.policies.common.siglip import VisionConfig, VisionModel, bucketed_position_ids
+from lerobot.common.policies.smolvla.smolvlm import Connector, SmolVLMConfig
 from lerobot.common.policies.smolvla.smolvlm_with_expert import apply_rope, get_intermediate_size
 from lerobot.common.policies.smolvla.vlm_source import SIZES
 from lerobot.common.utils import aloha

@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lerobot.common.policies.common.llama import init_normal
 from lerobot.common.policies.factory import make_pre_post_processors
 from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.common.policies.smolvla.modeling_smolvla import SmolVLAPolicy, VLAFlowMatching
 from lerobot.common.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
-from lerobot.common.policies.smolvla.smolvlm import SmolVLM, SmolVLMConfig, init_normal
+from lerobot.common.policies.smolvla.smolvlm import SmolVLM, SmolVLMConfig
 from lerobot.common.policies.smolvla.vlm_source import SIZES, VLMSource
 from lerobot.common.processor import PolicyProcessorPipeline
 from lerobot.common.training.checkpoint import copy_weights, write_weights

@@ -75,3 +75,10 @@ class MultiheadAttention(nn.MultiheadAttention):
     def _heads(self, x: Tensor) -> Tensor:
         """(N, B, D) -> (B, heads, N, D / heads)."""
         return x.unflatten(-1, (self.num_heads, self.head_dim)).permute(1, 2, 0, 3)
+
+
+def in_dtype_of(linear: nn.Linear, x: Tensor) -> Tensor:
+    """`x` in the precision that `linear` computes in, cast once for all the layers that read it."""
+    device = x.device.type
+    autocast = torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device) if autocast else linear.weight.dtype)

@@ -10,20 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lerobot.common.policies.common.positions import position_waves
-from lerobot.common.policies.pi0.configuration_pi0 import PI0Config
-from lerobot.common.policies.smolvla.smolvlm import (
+from lerobot.common.policies.common.attention import in_dtype_of
+from lerobot.common.policies.common.llama import (
     TextAttention,
     TextConfig,
     TextLayer,
-    VisionConfig,
-    VisionModel,
     grouped_attention,
-    in_dtype_of,
     init_normal,
     rope_table,
     rotate,
 )
+from lerobot.common.policies.common.positions import position_waves
+from lerobot.common.policies.common.siglip import VisionConfig, VisionModel
+from lerobot.common.policies.pi0.configuration_pi0 import PI0Config
 
 VOCABULARY = 257152
 PAD = 0  # id of the padding token, whose embedding is not trained

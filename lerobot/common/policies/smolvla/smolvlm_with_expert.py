@@ -7,20 +7,19 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from lerobot.common.policies.common.positions import position_waves
-from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
-from lerobot.common.policies.smolvla.smolvlm import (
+from lerobot.common.policies.common.attention import in_dtype_of
+from lerobot.common.policies.common.llama import (
     RMSNorm,
-    SmolVLM,
-    SmolVLMConfig,
     TextConfig,
     TextLayer,
     grouped_attention,
-    in_dtype_of,
     init_normal,
     rope_table,
     rotate,
 )
+from lerobot.common.policies.common.positions import position_waves
+from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.common.policies.smolvla.smolvlm import SmolVLM, SmolVLMConfig
 
 KeysValues = list[tuple[Tensor, Tensor]]  # per layer, each (B, N, kv_heads, head_dim)
 
