@@ -2,18 +2,21 @@
 
     python -m tests.training.killing --kills=200 --policy=act
 
-A run lives in a forked process, so that a life costs no imports. Moments are random over the whole life: loading,
-training, saving, and the report at the end.
+A run lives in a forked process, so that a life costs no imports. The process that forks has neither decoded nor encoded
+a video: the threads of FFmpeg do not exist in a fork, and whoever waits for them there waits for ever. Moments are random
+over the whole life: loading, training, saving, and the report at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import random
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,14 +28,16 @@ import lerobot.scripts.train as script
 from lerobot.common.training.manifest import newest_whole_checkpoint
 from lerobot.configs import parser
 from lerobot.configs.train import TrainPipelineConfig
-from tests.training.helpers import losses, same, weights
+from tests.training.helpers import ROOT, losses, same, weights
+
+LONGEST_LIFE_S = 120  # of a run of seconds; one that is still there hangs
 
 
 def life(make, run: Path, log: Path, seconds: float | None, from_training: bool = False) -> bool:
     """Start or resume a run in a process of its own and kill it after `seconds` (None: not); whether it finished.
 
     With `from_training` the time counts from the first step on. Raises AssertionError, with the end of the log, if the
-    run ended by itself and not well.
+    run ended by itself and not well, or hangs.
     """
     read, write = os.pipe()  # a byte comes when training begins, the end when the process ends
     child = os.fork()
@@ -40,26 +45,33 @@ def life(make, run: Path, log: Path, seconds: float | None, from_training: bool 
         os.close(read)
         _train(make, run, log, write)
     os.close(write)
-    alive = not from_training or bool(os.read(read, 1))
-    deadline = None if seconds is None else time.monotonic() + seconds
-    while alive:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not select.select([read], [], [], left)[0]:
-            os.kill(child, signal.SIGKILL)
-            break
-        alive = bool(os.read(read, 1))
+    hangs_at = time.monotonic() + LONGEST_LIFE_S
+    alive = not from_training or _said_something(read, hangs_at)
+    deadline = min(hangs_at, time.monotonic() + (LONGEST_LIFE_S if seconds is None else seconds))
+    while alive and time.monotonic() < deadline:
+        alive = _said_something(read, deadline)
+    if alive:
+        os.kill(child, signal.SIGKILL)
     os.close(read)
     status = os.waitpid(child, 0)[1]
+    assert time.monotonic() < hangs_at, f"A run hangs:\n{log.read_text()[-6000:]}"
     if os.WIFSIGNALED(status):
         return False
     assert os.WEXITSTATUS(status) == 0, log.read_text()[-3000:]
     return True
 
 
+def _said_something(pipe: int, deadline: float) -> bool:
+    """Wait until `deadline` for a byte or the end of a pipe; False at its end."""
+    readable = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]
+    return not readable or bool(os.read(pipe, 1))
+
+
 def _train(make, run: Path, log: Path, started: int) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    faulthandler.dump_traceback_later(LONGEST_LIFE_S - 10, file=sys.__stderr__)
     describe = script.describe
     script.describe = lambda *arguments: (describe(*arguments), os.write(started, b"1"))
     try:
@@ -124,8 +136,6 @@ def main() -> None:
     """Kill runs of one policy and print what happened."""
     import torch
 
-    from tests.training.conftest import record_dataset
-
     flags = argparse.ArgumentParser()
     flags.add_argument("--kills", type=int, default=200)
     flags.add_argument("--policy", default="act")
@@ -134,7 +144,9 @@ def main() -> None:
     given = flags.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
-    dataset = record_dataset(folder / "tiny")
+    dataset = folder / "tiny"
+    recording = f"from tests.training.conftest import record_dataset; record_dataset({str(dataset)!r})"
+    subprocess.run([sys.executable, "-c", recording], check=True, timeout=LONGEST_LIFE_S, cwd=ROOT)
     told = survive(lambda run: tiny_run(given.policy, dataset, run), folder, given.kills, given.seed, given.longest)
     print(f"{given.policy}: {told}; every one ended with the same weights and losses.", flush=True)
     shutil.rmtree(folder)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,8 +17,8 @@ from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.scripts.train import train
 from tests.policies.regression_table import ROWS
-from tests.training.helpers import losses, same, weights
-from tests.training.killing import survive, tiny_run
+from tests.training.helpers import ROOT, losses, same, weights
+from tests.training.killing import tiny_run
 
 
 def resumed(run, *flags):
@@ -163,5 +165,9 @@ def test_every_policy_resumes_to_the_same_bits(name, dataset_root, tmp_path):
     assert losses(tmp_path / "whole") == losses(tmp_path / "half")
 
 
-def test_a_run_that_is_killed_ends_as_if_it_had_not_been(dataset_root, tmp_path):
-    assert survive(lambda run: tiny_run("act", dataset_root, run), tmp_path, kills=4, seed=3, longest=0.5)
+@pytest.mark.slow
+def test_a_run_that_is_killed_ends_as_if_it_had_not_been():
+    command = [sys.executable, "-m", "tests.training.killing", "--kills=4", "--seed=3", "--longest=0.5"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1200)
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert "4 kills" in done.stdout
