@@ -1,13 +1,14 @@
 #!/usr/bin/env python
 """One table for seven policies: same recordings, same training time, same evaluation episodes, on scenes A and B.
 
-    python benchmarks/leaderboard.py                              # CPU: 25 minutes of processor time each
+    python benchmarks/leaderboard.py                              # CPU: at most 25 minutes each
     python benchmarks/leaderboard.py --device cuda --minutes 30   # larger sizes; minutes of the clock
     python benchmarks/leaderboard.py --policies act,smolvla --scenes A --publish README.md README.zh-CN.md
 
-Per policy and scene: the seconds of a step are measured, the steps chosen that fill the budget (and the schedule with
-them); then it is trained, evaluated in the simulated arm on seeds that no recording uses, and given a report card.
-Everything lands in --output_dir; what is finished there is not done again, so the same command goes on after a stop.
+Per policy and scene: the seconds of a step are measured, and the steps chosen: the preset's own, or as many as the
+budget allows (and the schedule with them). Then it is trained, evaluated in the simulated arm on seeds that no
+recording uses, and given a report card. Everything lands in --output_dir; what is finished there is not done again,
+so the same command goes on after a stop, and --table prints what there is so far.
 """
 
 from __future__ import annotations
@@ -59,6 +60,46 @@ LARGER = {
     "vqbet": ["policy.image_size=[240,320]", "policy.backbone_width=64", "policy.gpt_hidden_dim=512"],
     "pi0": ["policy.draws_per_sample=4", "batch_size=64"],
     "smolvla": ["policy.draws_per_sample=4", "batch_size=64"],
+}
+
+EXPERT, STILL = "expert, knows where the cube is", "holds still"
+WORDS = {
+    "en": {
+        "policy": "policy",
+        "success": "success, scene {} (95 %)",
+        "parameters": "parameters",
+        "training": "training, {} min",
+        "steps": "steps",
+        "latency": "time of a chunk",
+        "memory": "memory",
+        "not run": "not run",
+        "lacking": "{} on scene {}",
+        "missing": "Not run: {}.",
+        "cpu": "{}, threads: {}",
+        "preset steps": "or the preset's own steps where these take less",
+        "filled": "with the schedule stretched to them",
+        "source": "{machine}, torch {torch}, commit {commits}. At most {minutes:g} minutes of training per policy and "
+        "scene, {steps}; {episodes} episodes from seed {seed} on; `python benchmarks/leaderboard.py`.",
+    },
+    "zh": {
+        "policy": "策略",
+        "success": "成功率，场景 {}（95 %）",
+        "parameters": "参数量",
+        "training": "训练，{} 分钟",
+        "steps": "步数",
+        "latency": "一个动作块的用时",
+        "memory": "内存",
+        EXPERT: "脚本专家，知道方块的位置",
+        STILL: "静止不动",
+        "not run": "未运行",
+        "lacking": "场景 {1} 上的 {0}",
+        "missing": "未运行：{}。",
+        "cpu": "{}，线程数 {}",
+        "preset steps": "预设的步数用时更短时按预设",
+        "filled": "学习率计划随之拉长",
+        "source": "{machine}，torch {torch}，提交 {commits}。每个策略、每个场景最多训练 {minutes:g} 分钟，{steps}；"
+        "从种子 {seed} 起的 {episodes} 个片段；`python benchmarks/leaderboard.py`。",
+    },
 }
 
 
@@ -207,29 +248,44 @@ def reference(name: str, actor, scene: str, episodes: int) -> dict:
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def table(rows: list[dict], args) -> str:
-    """Markdown: a row per policy, the best on scene A first."""
-    scenes = sorted({row["scene"] for row in rows})
-    by_policy = {name: {row["scene"]: row for row in rows if row["policy"] == name} for name in _ranked(rows)}
-    clock = "GPU" if args.device.startswith("cuda") else "CPU"
-    heads = ["policy", *(f"success, scene {s} (95 %)" for s in scenes), "parameters", f"training, {clock} min"]
-    heads += ["steps", "a chunk", "memory"]
+def text_of(rows: list[dict], args, language: str = "en") -> str:
+    """Markdown in English or Chinese: the table, what is not in it, where it comes from."""
+    paragraphs = [table(rows, args, language), missing(rows, args, language), machine(rows, args, language)]
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def table(rows: list[dict], args, language: str = "en") -> str:
+    """Markdown: a row per policy, the best on the first scene first; those without a result last."""
+    words, clock = WORDS[language], "GPU" if args.device.startswith("cuda") else "CPU"
+    heads = [words["policy"], *(words["success"].format(scene) for scene in args.scenes), words["parameters"]]
+    heads += [words["training"].format(clock), words["steps"], words["latency"], words["memory"]]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name, found in by_policy.items():
-        cells = [name, *(_success(found.get(scene)) for scene in scenes), *_costs(list(found.values()), clock)]
-        lines.append(f"| {' | '.join(cells)} |")
+    for name in _ranked(rows, args):
+        found = {row["scene"]: row for row in rows if row["policy"] == name}
+        cells = [words.get(name, name), *(_success(found.get(scene), words) for scene in args.scenes)]
+        lines.append(f"| {' | '.join([*cells, *_costs(list(found.values()), clock)])} |")
     return "\n".join(lines)
 
 
-def _ranked(rows: list[dict]) -> list[str]:
-    scene = min(row["scene"] for row in rows)
-    rates = {row["policy"]: row["n_success"] / row["n_episodes"] for row in rows if row["scene"] == scene}
-    return sorted({row["policy"] for row in rows}, key=lambda name: (-rates.get(name, -1), name))
+def missing(rows: list[dict], args, language: str = "en") -> str:
+    """One sentence about what has no result, or nothing."""
+    done = {(row["policy"], row["scene"]) for row in rows}
+    lacking = []
+    for scene in args.scenes:
+        if names := [policy for policy in args.policies if (policy, scene) not in done]:
+            lacking.append(WORDS[language]["lacking"].format(", ".join(names), scene))
+    return WORDS[language]["missing"].format("; ".join(lacking)) if lacking else ""
 
 
-def _success(row: dict | None) -> str:
+def _ranked(rows: list[dict], args) -> list[str]:
+    rates = {row["policy"]: row["n_success"] / row["n_episodes"] for row in rows if row["scene"] == args.scenes[0]}
+    names = {row["policy"] for row in rows} | set(args.policies)
+    return sorted(names, key=lambda name: (-rates.get(name, -1), all(row["policy"] != name for row in rows), name))
+
+
+def _success(row: dict | None, words: dict[str, str]) -> str:
     if row is None:
-        return ""
+        return words["not run"]
     low, high = wilson_interval(row["n_success"], row["n_episodes"])
     rate = row["n_success"] / row["n_episodes"]
     return f"{row['n_success']}/{row['n_episodes']} = {rate:.0%} ({100 * low:.0f}-{100 * high:.0f})"
@@ -255,18 +311,22 @@ def commit() -> str:
     return "unknown" if source is None else source["commit"][:12] + (" with changes" if source["changed"] else "")
 
 
-def machine(rows: list[dict], args) -> str:
+def machine(rows: list[dict], args, language: str = "en") -> str:
     """Where and from what the numbers come."""
     if args.device.startswith("cuda"):
         name = torch.cuda.get_device_name(args.device)
     else:
         lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-        name = f"{name}, {torch.get_num_threads()} threads"
-    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows if "commit" in row)) or commit()
-    return (
-        f"{name}, torch {torch.__version__}, commit {commits}; at most {args.minutes:g} minutes of training per policy and "
-        f"scene, {args.episodes} episodes from seed {KOCH_SEED} on, `python benchmarks/leaderboard.py`"
+        name = WORDS[language]["cpu"].format(name, torch.get_num_threads())
+    return WORDS[language]["source"].format(
+        machine=name,
+        torch=torch.__version__,
+        commits=", ".join(dict.fromkeys(row["commit"] for row in rows if "commit" in row)) or commit(),
+        minutes=args.minutes,
+        steps=WORDS[language]["filled" if args.fill else "preset steps"],
+        episodes=args.episodes,
+        seed=KOCH_SEED,
     )
 
 
@@ -303,6 +363,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset_a", type=Path, default=ROOT / "grasp_dataset")
     parser.add_argument("--demonstrations", type=int, default=50, help="of scene B")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "outputs" / "leaderboard")
+    parser.add_argument("--table", action="store_true", help="measure nothing: the table of what is finished")
     parser.add_argument("--publish", type=Path, nargs="*", default=[], help="Markdown files with a place for the table")
     args = parser.parse_args(arguments)
     args.policies, args.scenes = args.policies.split(","), args.scenes.split(",")
@@ -318,24 +379,27 @@ def main() -> None:
     """Measure what is not yet measured, and write the table after every row."""
     args, rows, failed = parse(), [], []
     for scene in args.scenes:
-        rows += [reference("expert, knows where the cube is", KochExpert(), scene, args.episodes)]
-        rows += [reference("holds still", HoldStill(), scene, args.episodes)]
+        rows += [reference(EXPERT, KochExpert(), scene, args.episodes)]
+        rows += [reference(STILL, HoldStill(), scene, args.episodes)]
     for scene in args.scenes:
-        dataset = dataset_of(scene, args)
+        dataset = None if args.table else dataset_of(scene, args)
         for policy in args.policies:
+            folder = args.output_dir / f"{policy}_{scene}"
+            if args.table:
+                rows += [read_json(folder / "result.json")] if (folder / "result.json").is_file() else []
+                continue
             print(f"{policy}, scene {scene} ...", flush=True)
             try:
-                rows.append(measure(policy, scene, dataset, args.output_dir / f"{policy}_{scene}", args))
+                rows.append(measure(policy, scene, dataset, folder, args))
             except RuntimeError as e:
                 print(e, file=sys.stderr)
                 failed.append(f"{policy} on scene {scene}")
-            text = f"{table(rows, args)}\n\n{machine(rows, args)}"
-            write_text(text + "\n", args.output_dir / "leaderboard.md")
-    print(f"\n{text}")
+            write_text(text_of(rows, args) + "\n", args.output_dir / "leaderboard.md")
+    print(f"\n{text_of(rows, args)}")
     if failed:
         raise SystemExit(f"Failed: {', '.join(failed)}. The same command tries these again.")
     for page in args.publish:
-        publish(text, page)
+        publish(text_of(rows, args, "zh" if ".zh" in page.name else "en"), page)
 
 
 if __name__ == "__main__":

@@ -27,16 +27,61 @@ def row(policy, scene, wins, **more):
     return {"policy": policy, "scene": scene, "n_success": wins, "n_episodes": 50, **cost, **more}
 
 
+STILL = {"policy": "holds still", "scene": "A", "n_success": 0, "n_episodes": 50}
+
+
 def test_the_table_ranks_by_scene_a_and_shows_intervals_and_costs():
-    still = {"policy": "holds still", "scene": "A", "n_success": 0, "n_episodes": 50}
-    rows = [row("act", "A", 44), row("smolvla", "A", 47), row("act", "B", 10), still]
-    lines = leaderboard.table(rows, leaderboard.parse([])).splitlines()
+    rows = [row("act", "A", 44), row("smolvla", "A", 47), row("act", "B", 10), STILL]
+    lines = leaderboard.table(rows, leaderboard.parse(["--policies=act,smolvla"])).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["smolvla", "act", "holds still"]
     assert (
         "| act | 44/50 = 88% (76-94) | 10/50 = 20% (11-33) | 0.86 M | 25 / 25 | 3400 / 3400 | 12 ms | 1.2 GB |" in lines
     )
-    assert "| holds still | 0/50 = 0% (0-7) |  |" in lines[-1]
+    assert "| holds still | 0/50 = 0% (0-7) | not run |" in lines[-1]
     assert all(line.count("|") == lines[0].count("|") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("language", "cell", "sentence"),
+    [
+        ("en", "not run", "Not run: vqbet on scene A; smolvla, vqbet on scene B."),
+        ("zh", "未运行", "未运行：场景 A 上的 vqbet; 场景 B 上的 smolvla, vqbet。"),
+    ],
+)
+def test_a_table_that_is_not_finished_says_what_is_missing(language, cell, sentence):
+    args = leaderboard.parse(["--policies=act,smolvla,vqbet"])
+    rows = [row("act", "A", 20), row("act", "B", 10), row("smolvla", "A", 47), STILL]
+    table, lacking, source = leaderboard.text_of(rows, args, language).split("\n\n")
+    assert table.splitlines()[-1] == f"| vqbet | {cell} | {cell} |  |  |  |  |  |"
+    assert f"| smolvla | 47/50 = 94% (84-98) | {cell} | 0.86 M |" in table
+    assert lacking == sentence and "25" in source
+    complete = [row(policy, scene, 1) for policy in args.policies for scene in args.scenes]
+    assert len(leaderboard.text_of(complete, args, language).split("\n\n")) == 2
+
+
+def test_a_table_names_the_commits_of_its_rows():
+    rows = [row("act", "A", 44, commit="abc"), row("pi0", "A", 44, commit="def"), row("smolvla", "A", 4, commit="abc")]
+    assert "commit abc, def." in leaderboard.machine(rows, leaderboard.parse([]))
+
+
+def test_the_table_of_what_is_finished_measures_nothing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "act_A").mkdir()
+    leaderboard.write_json(row("act", "A", 44), tmp_path / "act_A/result.json")
+    monkeypatch.setattr(leaderboard, "run", lambda *_: pytest.fail("something was measured"))
+    monkeypatch.setattr(leaderboard, "reference", lambda name, actor, scene, episodes: STILL | {"scene": scene})
+    page = tmp_path / "README.zh-CN.md"
+    page.write_text("\n".join(leaderboard.MARKS))
+    monkeypatch.setattr("sys.argv", ["x", "--table", f"--output_dir={tmp_path}", f"--publish={page}"])
+    leaderboard.main()
+    assert "| act | 44/50" in capsys.readouterr().out and "静止不动" in page.read_text()
+
+
+@pytest.mark.parametrize(("minutes", "flags", "steps"), [(20, [], 3400), (5, [], 1500), (20, ["--fill"], 6000)])
+def test_the_budget_is_a_ceiling_unless_it_shall_be_filled(minutes, flags, steps, tmp_path, monkeypatch):
+    prices = iter([{"cpu_s": 10.0}, {"cpu_s": 30.0}])  # 100 steps in between, so 0.2 s a step
+    monkeypatch.setattr(leaderboard, "run", lambda command, log: next(prices))
+    args = leaderboard.parse([f"--minutes={minutes}", *flags])
+    assert leaderboard.choose_steps("act", tmp_path, tmp_path, args)["steps"] == steps
 
 
 def test_the_table_replaces_what_stands_between_its_marks(tmp_path):
