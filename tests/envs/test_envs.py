@@ -80,7 +80,9 @@ def test_unknown_environment_is_named_with_the_known_ones():
 def test_importing_the_configurations_needs_neither_gymnasium_nor_mujoco():
     code = "import sys, lerobot.common.envs, lerobot.common.envs.factory, lerobot.common.envs.utils;"
     code += "print({'gymnasium', 'mujoco'} & set(sys.modules))"
-    probe = subprocess.run([sys.executable, "-c", code], capture_output=True, env={"PYTHONPATH": ":".join(sys.path)})
+    probe = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env={"PYTHONPATH": ":".join(sys.path)}, timeout=300
+    )
     assert probe.stdout.decode().strip() == "set()", probe.stderr.decode()
 
 

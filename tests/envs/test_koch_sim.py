@@ -246,6 +246,7 @@ def test_a_chosen_gl_backend_is_respected(wish):
         [sys.executable, "-c", GL_PROBE],
         env={"MUJOCO_GL": wish, "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
+        timeout=300,
     )
     assert probe.stdout.decode().split() == [wish, "False"]
 
@@ -261,7 +262,9 @@ try:
 except RuntimeError as error:
     print("MUJOCO_GL" in str(error))
 """
-    probe = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)
+    probe = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, timeout=300
+    )
     assert probe.stdout.decode().strip() == "True", probe.stderr.decode()
 
 
@@ -280,5 +283,6 @@ except RuntimeError as error:
         [sys.executable, "-c", code],
         env={"MUJOCO_GL": "disable", "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
+        timeout=300,
     )
     assert probe.stdout.decode().strip() == "True", probe.stderr.decode()

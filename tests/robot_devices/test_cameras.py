@@ -59,7 +59,7 @@ def test_a_frozen_picture_is_never_handed_out(film):
     camera.connect()
     camera.read_latest()
     camera._stop.set()
-    camera._thread.join()
+    camera._thread.join(60)
     camera._latest = (camera._latest[0], camera._latest[1] - 10)
     with pytest.raises(StaleFrameError, match="at most 200 ms"):
         camera.async_read()

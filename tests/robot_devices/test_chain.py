@@ -31,7 +31,7 @@ def command(script: str, *flags: str, cwd: Path) -> str:
     """Run a script of `lerobot/scripts` as a user does; its output."""
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     full = [sys.executable, str(REPO / "lerobot" / "scripts" / script), *flags]
-    done = subprocess.run(full, capture_output=True, text=True, cwd=cwd, env=environment)
+    done = subprocess.run(full, capture_output=True, text=True, cwd=cwd, env=environment, timeout=900)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 

@@ -259,7 +259,7 @@ def test_a_dead_program_is_landed_by_its_supervisor():
     assert all(twin.ask("state")["torque"])
     process = made.supervision._process
     process.stdin.close()  # what the supervisor sees when the program is killed
-    process.wait()
+    process.wait(60)
     assert not any(twin.ask("state")["torque"])
     made.supervision, made.is_open = None, False
     for bus in made.buses.values():

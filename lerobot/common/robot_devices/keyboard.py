@@ -10,6 +10,7 @@ import threading
 
 KEYS = {"right": "next", "n": "next", "left": "redo", "r": "redo", "esc": "stop", "q": "stop"}
 SEQUENCES = {"[C": "right", "OC": "right", "[D": "left", "OD": "left"}
+POLL_S = 0.1
 ESCAPE_S = 0.02  # a lone Escape is not followed by more within this time
 
 
@@ -38,7 +39,8 @@ class TerminalKeys:
 
         self._events, self._fd = events, sys.stdin.fileno() if terminal is None else terminal
         self._before = termios.tcgetattr(self._fd)
-        tty.setcbreak(self._fd)
+        tty.setcbreak(self._fd, termios.TCSANOW)  # draining would wait for a terminal that was stopped by Ctrl-S
+        termios.tcflush(self._fd, termios.TCIFLUSH)
         self._running = True
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -48,12 +50,12 @@ class TerminalKeys:
         import termios
 
         self._running = False
-        self._thread.join()
-        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+        self._thread.join(10 * POLL_S)
+        termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
 
     def _run(self) -> None:
         while self._running:
-            key = self._next(0.1)
+            key = self._next(POLL_S)
             if key == "\x1b":  # an arrow sends more at once, the Escape key nothing
                 rest = self._next(ESCAPE_S) and self._last + self._next(ESCAPE_S)
                 key = SEQUENCES.get(rest, "") if rest else "esc"

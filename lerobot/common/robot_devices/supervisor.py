@@ -29,6 +29,7 @@ SILENT = "the control program gives no sign of life"
 GONE = "the control program ended without switching the torque off"
 READY = b"ready\n"
 TICK_S = 1 / 30
+START_S = 60.0  # for the supervising process to begin, on a machine that is busy
 LIMIT_S = 2.0  # to notice, open the ports and switch off, beside the landing itself
 TRIES = 5
 
@@ -41,8 +42,13 @@ class Supervision:
         # A session of its own: Ctrl-C ends the program, which lands the arm itself; the supervisor must stay.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         self._send(json.dumps(task).encode() + b"\n")
-        if self._process.stdout.readline() != READY:
-            raise RuntimeError("The supervising process did not start; its own message stands above.")
+        begun, _, _ = select.select([self._process.stdout], [], [], START_S)
+        if not begun or self._process.stdout.readline() != READY:
+            self._process.kill()
+            self._process.wait(START_S)
+            raise RuntimeError(
+                f"The supervising process did not start within {START_S:.0f} s; its own message, if any, stands above."
+            )
 
     @classmethod
     def start(cls, robot) -> Supervision:
@@ -82,7 +88,11 @@ class Supervision:
         with contextlib.suppress(OSError):
             self._send(DONE)
             self._process.stdin.close()
-        self._process.wait()
+        try:
+            self._process.wait(START_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(START_S)
         self._process.stdout.close()
 
     def _send(self, data: bytes) -> None:

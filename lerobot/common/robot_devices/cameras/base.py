@@ -13,6 +13,7 @@ import numpy as np
 from lerobot.common.robot_devices.utils import DeviceAlreadyConnectedError, DeviceNotConnectedError
 
 FIRST_PICTURE_S = 5.0
+STUCK_S = 15.0  # a picture that takes longer does not come: the drivers give up before
 RECONNECT_S = 0.5  # between tries to find a camera again
 TURNS = {-90: cv2.ROTATE_90_COUNTERCLOCKWISE, 90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180}
 
@@ -116,11 +117,13 @@ class Camera:
         """Stop the thread and close the camera."""
         self._require()
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        thread, self._thread, self.is_connected = self._thread, None, False
+        if thread is not None:
+            thread.join(STUCK_S)
+            if thread.is_alive():  # releasing what it waits for would crash; it ends with the program
+                logging.error("%s does not answer: it stays open until the program ends.", self.label)
+                return
         self._release()
-        self.is_connected = False
         self._latest = None
         self._stop.clear()
 

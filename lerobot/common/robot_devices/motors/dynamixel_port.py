@@ -27,6 +27,8 @@ except ImportError:  # Windows
 STALE_S = 0.25  # an answer later than this does not come
 # Registers read in the loop: address -> remainder modulo 4 of the lengths of blocks around it.
 TAGGED = {116: 0, 132: 1, 126: 2, 144: 3}
+SEND_S = 1.0  # an adapter that takes no byte for this long is gone
+MOST_STALE = 64  # answers to other questions in one transaction, before it counts as lost
 POLL_S = 0.001  # the SDK polls; letting the serial library wait this long spares the processor
 MOST_BYTES = 255  # asked of the SDK, which would cut a longer reply to the expected size unseen
 CRC_BYTES = 2
@@ -98,7 +100,7 @@ class DynamixelPort:
                 raise ValueError(f"--baud_rate={self.baud_rate} is not a rate that the SDK knows.")
         except OSError as e:
             raise ConnectionError(_why_not_opened(self.path, e)) from e
-        port.ser.timeout = POLL_S
+        port.ser.timeout, port.ser.write_timeout = POLL_S, SEND_S
         self._port = port
 
     def close(self) -> None:
@@ -203,13 +205,14 @@ class DynamixelPort:
             time.sleep(POLL_S)
 
     def _receive(self, port, motor: int, length: int) -> bytes:
-        while True:
+        for _ in range(MOST_STALE):
             data, result, error = self._handler.readRx(port, motor, MOST_BYTES)
             self._check(result, motor)
             if len(data) == length + CRC_BYTES and not error & ~ALERT:
                 self._note_alert(motor, error)
                 return bytes(data[:length])
             self.counters.stale += 1
+        raise _LostReplyError(motor, f"{MOST_STALE} answers to other questions")
 
     # -- shared --------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from lerobot.common.robot_devices.simulation.servo import INSTRUCTION_ERROR, Ser
 
 SPEEDS = {getattr(termios, f"B{rate}"): rate for rate in BAUD_RATES if hasattr(termios, f"B{rate}")}
 TICK_S = 0.005
+END_S = 10.0
 CHUNK = 4096
 
 
@@ -194,7 +195,7 @@ class ServoThread:
     def close(self) -> None:
         """Stop the thread and remove the terminals."""
         self._running = False
-        self._thread.join()
+        self._thread.join(END_S)
         self.server.close()
 
     def __enter__(self) -> ServoThread:

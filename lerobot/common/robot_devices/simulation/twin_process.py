@@ -13,6 +13,8 @@ import numpy as np
 from lerobot.common.robot_devices.simulation.messages import receive_message, send_message
 
 FPS = 30
+ANSWER_S = 120.0  # a twin that is silent for this long hangs
+END_S = 10.0
 
 
 class TwinProcess:
@@ -25,6 +27,7 @@ class TwinProcess:
         # A session of its own: Ctrl-C must reach the program, not the arm it controls.
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
         theirs.close()
+        ours.settimeout(ANSWER_S)
         self._link, self._lock = ours, threading.Lock()
         self.success = False  # as of the newest answer
         send_message(ours, options)
@@ -43,7 +46,11 @@ class TwinProcess:
         """End the process."""
         self._link.close()
         self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(END_S)
 
     def _ask(self, do: str, arguments: dict) -> tuple[dict, bytearray]:
         with self._lock:
@@ -55,7 +62,9 @@ class TwinProcess:
     def _receive(self) -> tuple[dict, bytearray]:
         message = receive_message(self._link)
         if message is None:
-            raise RuntimeError("The simulated arm's process ended; its own message stands above.")
+            ended = self.process.poll() is not None
+            what = "process ended" if ended else f"process gave no answer within {ANSWER_S:.0f} s"
+            raise RuntimeError(f"The simulated arm's {what}; its own message, if any, stands above.")
         if "error" in message[0]:
             raise RuntimeError(f"The simulated arm: {message[0]['error']}")
         return message
