@@ -20,6 +20,7 @@ from ..common.test_dinov2 import original_names
 from .conftest import NET, config_of, policy_of
 
 REGISTERS = DINOv2Config(**{**vars(NET), "num_register_tokens": 4})
+STEM = DINOv2Config(**{**vars(NET), "stem_layers": 2, "stem_width": 4, "patch_size": 16, "image_size": 64})
 VARIANTS = {
     "grid": {},
     "registers": {"backbone_config": REGISTERS},
@@ -34,6 +35,7 @@ VARIANTS = {
     "last block trained": {"n_unfrozen_layers": 1},
     "all trained": {"freeze_backbone": False},
     "bfloat16": {"backbone_dtype": "bfloat16"},
+    "convolutional stem": {"backbone_config": STEM, "backbone_image_size": (32, 48), "freeze_backbone": False},
 }
 
 

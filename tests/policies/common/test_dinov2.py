@@ -24,6 +24,9 @@ TINY = DINOv2Config(hidden_size=64, num_hidden_layers=2, num_attention_heads=1, 
 KINDS = {"plain": {}, "registers": {"num_register_tokens": 4}, "swiglu": {"use_swiglu_ffn": True}}
 
 
+STEM = {"stem_layers": 2, "stem_width": 4, "patch_size": 16, "image_size": 80}
+
+
 def net_of(**changes) -> DINOv2:
     torch.manual_seed(0)
     net = DINOv2(dataclasses.replace(TINY, **changes))
@@ -97,6 +100,37 @@ def test_frozen_parts_have_no_graph():
     net(pictures).sum().backward()
     learned = {n.rpartition(".")[0].rpartition(".")[0] for n, p in net.named_parameters() if p.grad is not None}
     assert all("encoder.layer.1" in name or not name for name in learned) and net.layernorm.weight.grad is not None
+
+
+def test_stem_looks_at_the_picture_before_it_is_cut_into_patches():
+    net = net_of(**STEM).eval()
+    picture = torch.rand(1, 3, 80, 80)
+    with torch.no_grad():
+        x = net.embeddings(picture)
+        stem = net.embeddings.stem(picture)
+    assert stem.shape == (1, 8, 10, 10) and x.shape == (1, 26, 64)
+    weight = net.embeddings.patch_embeddings.projection.weight
+    assert weight.shape == (64, 8, 2, 2)
+    first = torch.einsum("cyx,dcyx->d", stem[0, :, :2, :2], weight) + net.embeddings.patch_embeddings.projection.bias
+    torch.testing.assert_close(x[0, 1], first + net.embeddings.position_embeddings[0, 1], atol=1e-5, rtol=1e-5)
+    net.freeze()
+    assert not net(picture).requires_grad
+    assert config_from_state(net.state_dict()) == net.config
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"stem_layers": 2}, "stem_layers=2 with patch_size=14"),
+        ({"stem_layers": 5, "patch_size": 64, "image_size": 64}, "stem_layers=5.*0 to 4"),
+        ({"num_attention_heads": 3}, "hidden_size=64 does not divide into num_attention_heads=3"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers=0, expected at least 1"),
+        ({"image_size": 10}, "image_size=10 is smaller than patch_size=14"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(changes, words):
+    with pytest.raises(ValueError, match=f"backbone_config: .*{words}"):
+        dataclasses.replace(TINY, **changes)
 
 
 # Names

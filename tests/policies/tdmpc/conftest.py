@@ -61,15 +61,16 @@ def observation_of(config: TDMPCConfig, size: int = 2, lead: tuple = ()) -> dict
 def batch_of(config: TDMPCConfig, size: int = 3) -> dict[str, Tensor]:
     """A training batch whose last sample ends after its first transition."""
     horizon, generator = config.horizon, torch.Generator().manual_seed(100)
+    steps = max(horizon, config.n_pi_steps)
     ends = torch.zeros(size, horizon + 1, dtype=torch.bool)
     ends[-1, 2:] = True
     observations = observation_of(config, size, (horizon + 1,))
     return {
         **observations,
-        "action": torch.rand(size, horizon, 3, generator=generator) * 2 - 1,
+        "action": torch.rand(size, steps, 3, generator=generator) * 2 - 1,
         "next.reward": torch.rand(size, horizon, generator=generator),
         **{f"{k}_is_pad": ends for k in observations},
-        "action_is_pad": ends[:, :-1],
+        "action_is_pad": torch.cat([ends[:, :-1], ends[:, -1:].expand(-1, steps - horizon)], dim=1),
         "next.reward_is_pad": ends[:, :-1],
         "index": torch.arange(size),
     }

@@ -25,6 +25,8 @@ VARIANTS = {
     "two Q functions": {"q_ensemble_size": 2, "uncertainty_regularizer_coeff": 0.0},
     "no candidates of the policy network": {"n_pi_samples": 0},
     "horizon of one step": {"horizon": 1},
+    "imitation": {"bc_coeff": 2.0, "use_mpc": False, "n_pi_steps": 5, "n_action_steps": 4, "n_action_repeats": 1},
+    "imitation and planning": {"bc_coeff": 2.0, "n_pi_steps": 2, "image": PICTURE},
     "no shifts": {"image": PICTURE, "max_random_shift_ratio": 0.0},
 }
 
@@ -48,6 +50,13 @@ def variant(request):
         ({"n_action_steps": 4, "n_action_repeats": 1}, "n_action_steps=4.*horizon=3"),
         ({"n_elites": 17}, "n_elites=17.*1 to 16"),
         ({"horizon": 0}, "horizon=0"),
+        ({"bc_coeff": -1.0}, "bc_coeff=-1.0"),
+        ({"n_pi_steps": 0}, "n_pi_steps=0"),
+        ({"n_pi_steps": 4}, "n_pi_steps=4 with bc_coeff=0"),
+        (
+            {"n_pi_steps": 4, "bc_coeff": 1.0, "n_action_steps": 5, "n_action_repeats": 1, "use_mpc": False},
+            "n_action_steps=5 with use_mpc=false.*set n_action_steps=4",
+        ),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(changes, words):
@@ -218,6 +227,36 @@ def test_one_batch_is_learned():
         policy.update()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 10
+
+
+def test_imitation_adds_the_absolute_error_of_all_actions_and_teaches_the_encoder():
+    config = config_of(bc_coeff=2.0, n_pi_steps=5, image=PICTURE)
+    policy, batch = policy_of(config), batch_of(config)
+    losses = {}
+    for coeff in (0.0, 2.0):
+        policy.config.bc_coeff = coeff
+        seed(1)
+        losses[coeff], info = policy(batch)
+    first = {
+        "observation.image": batch["observation.images.front"][:, 0],
+        "observation.state": batch["observation.state"][:, 0],
+    }
+    policy.config.max_random_shift_ratio = 0.0
+    z = policy.model.encode(first)
+    error = (policy.model.pi_steps(z) - batch["action"]).abs()[~batch["action_is_pad"]].mean()
+    _, info = policy(batch)
+    assert info["bc_loss"].item() == pytest.approx(error.item(), rel=1e-6)
+    assert losses[2.0] > losses[0.0]
+    error.backward()
+    assert policy.model._encoder.image_enc_layers[0].weight.grad.abs().sum() > 0
+
+
+def test_imitated_actions_are_executed_in_their_order():
+    config = config_of(bc_coeff=1.0, n_pi_steps=4, n_action_steps=3, n_action_repeats=1, use_mpc=False)
+    policy, observation = policy_of(config), observation_of(config)
+    chunk = policy.predict_action_chunk(observation)
+    assert chunk.shape == (2, 4, 3)
+    assert torch.equal(torch.stack([policy.select_action(observation) for _ in range(3)], dim=1), chunk[:, :3])
 
 
 def test_expectile_error_weighs_values_that_are_too_low():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lerobot.common.policies.common.attention import attend
 from lerobot.common.policies.common.positions import position_waves
+from lerobot.common.policies.common.resnet import MAX_LAYERS, ResNet, fast_layout
 
 HEAD_DIM = 64
 REGISTERS = 4  # of the published nets that have some
@@ -17,7 +18,13 @@ REGISTERS = 4  # of the published nets that have some
 
 @dataclass(frozen=True)
 class DINOv2Config:
-    """Sizes of a net, under the names of transformers' config.json; the defaults are the small one's."""
+    """Sizes of a net, under the names of transformers' config.json; the defaults are the small one's.
+
+    stem_layers: residual stages (of a ResNet-18 whose first has `stem_width` planes) that the pictures pass before
+    they are cut into patches; 0, as published, for none. A net that starts from random weights and few pictures
+    needs it: a transformer does not learn from them that a shifted object is the same object. Raises ValueError for
+    sizes that do not go together.
+    """
 
     hidden_size: int = 384
     num_hidden_layers: int = 12
@@ -28,6 +35,32 @@ class DINOv2Config:
     num_register_tokens: int = 0
     use_swiglu_ffn: bool = False
     layer_norm_eps: float = 1e-6
+    stem_layers: int = 0
+    stem_width: int = 16
+
+    def __post_init__(self):
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size", "stem_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"backbone_config: {name}={getattr(self, name)}, expected at least 1.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"backbone_config: hidden_size={self.hidden_size} does not divide into num_attention_heads="
+                f"{self.num_attention_heads}."
+            )
+        if self.image_size < self.patch_size:
+            raise ValueError(
+                f"backbone_config: image_size={self.image_size} is smaller than patch_size={self.patch_size}."
+            )
+        if not 0 <= self.stem_layers <= MAX_LAYERS or self.patch_size % self.stem_stride:
+            raise ValueError(
+                f"backbone_config: stem_layers={self.stem_layers} with patch_size={self.patch_size}, expected 0 to "
+                f"{MAX_LAYERS} and a patch_size that is a multiple of the stem's stride, 2^(stem_layers + 1)."
+            )
+
+    @property
+    def stem_stride(self) -> int:
+        """Pixels per step of the map that the stem hands on."""
+        return 2 ** (self.stem_layers + 1) if self.stem_layers else 1
 
     @property
     def mlp_dim(self) -> int:
@@ -59,7 +92,7 @@ class DINOv2(nn.Module):
 
     def _initialize(self) -> None:
         for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:  # those of the stem have none
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         table, side = self.embeddings.position_embeddings, self.config.image_size // self.config.patch_size
@@ -96,7 +129,7 @@ def _is_trained(module: nn.Module) -> bool:
 
 
 class Embeddings(nn.Module):
-    """Patches and class token with positions, then register tokens, which have none."""
+    """Patches (of the stem's map, if there is one) and class token with positions, then register tokens without."""
 
     def __init__(self, config: DINOv2Config):
         super().__init__()
@@ -108,7 +141,11 @@ class Embeddings(nn.Module):
             self.register_tokens = nn.Parameter(_small(1, config.num_register_tokens, width))
         self.position_embeddings = nn.Parameter(_small(1, 1 + side * side, width))
         self.patch_embeddings = nn.Module()
-        self.patch_embeddings.projection = nn.Conv2d(3, width, config.patch_size, config.patch_size)
+        channels, size = 3, config.patch_size
+        if config.stem_layers:
+            self.stem = ResNet("resnet18", norm="group", width=config.stem_width, layers=config.stem_layers)
+            channels, size = self.stem.out_channels, config.patch_size // config.stem_stride
+        self.patch_embeddings.projection = nn.Conv2d(channels, width, size, size)
         self._table: tuple[tuple, Tensor] | None = None  # the last interpolated positions, not stored
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -117,7 +154,10 @@ class Embeddings(nn.Module):
         if height % patch or width % patch:
             raise ValueError(f"Pictures of {height}x{width} do not divide into patches of {patch}x{patch}.")
         projection = self.patch_embeddings.projection
-        patches = projection(pictures.to(projection.weight.dtype)).flatten(2).transpose(1, 2)
+        pictures = pictures.to(projection.weight.dtype)
+        if self.config.stem_layers:
+            pictures = self.stem(fast_layout(pictures, self.stem.width))
+        patches = projection(pictures).flatten(2).transpose(1, 2)
         count = len(patches)
         x = torch.cat([self.cls_token.to(patches.dtype).expand(count, -1, -1), patches], dim=1)
         x = x + self.positions(height // patch, width // patch).to(x.dtype)

@@ -84,7 +84,9 @@ def config_from_json(raw: dict[str, Any]) -> DINOv2Config:
 def config_from_shapes(shapes: dict[str, tuple[int, ...]]) -> DINOv2Config:
     """The sizes that tensors of a net (names of transformers) have; heads are 64 wide, as in all published nets."""
     width = shapes["embeddings.cls_token"][-1]
-    patch = shapes["embeddings.patch_embeddings.projection.weight"][-1]
+    stem = max((int(k.split(".")[2].removeprefix("layer")) for k in shapes if ".stem.layer" in k), default=0)
+    stride = 2 ** (stem + 1) if stem else 1
+    patch = shapes["embeddings.patch_embeddings.projection.weight"][-1] * stride
     swiglu = "encoder.layer.0.mlp.weights_in.weight" in shapes
     inner = shapes["encoder.layer.0.mlp.fc1.weight"][0] if not swiglu else None
     return DINOv2Config(
@@ -96,6 +98,8 @@ def config_from_shapes(shapes: dict[str, tuple[int, ...]]) -> DINOv2Config:
         image_size=math.isqrt(shapes["embeddings.position_embeddings"][1] - 1) * patch,
         num_register_tokens=shapes.get("embeddings.register_tokens", (1, 0, width))[1],
         use_swiglu_ffn=swiglu,
+        stem_layers=stem,
+        stem_width=shapes.get("embeddings.stem.conv1.weight", (DINOv2Config.stem_width,))[0],
     )
 
 

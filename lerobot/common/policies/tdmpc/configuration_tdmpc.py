@@ -72,6 +72,10 @@ class TDMPCConfig(PreTrainedConfig):
     target_model_momentum: float = 0.995
     optimizer_lr: float = 3e-4
 
+    # Imitation, which TD-MPC does not have: for recordings in which every episode succeeds
+    bc_coeff: float = 0.0  # weight of |policy network - recorded actions|, whose gradient reaches the encoder too
+    n_pi_steps: int = 1  # actions that the policy network gives at once; planning looks at the first
+
     def __post_init__(self):
         super().__post_init__()
         if self.n_gaussian_samples <= 0:
@@ -86,6 +90,7 @@ class TDMPCConfig(PreTrainedConfig):
             raise ValueError(f"n_obs_steps={self.n_obs_steps}: TD-MPC takes one observation, set n_obs_steps=1.")
         if self.n_action_steps > 1:
             self._check_action_steps()
+        self._check_imitation()
         if self.horizon < 1:
             raise ValueError(f"horizon={self.horizon}: expected at least 1.")
         candidates = self.n_gaussian_samples + self.n_pi_samples
@@ -102,10 +107,24 @@ class TDMPCConfig(PreTrainedConfig):
                 f"{steps} with n_action_repeats={self.n_action_repeats}: several steps of a plan are executed once "
                 "each, set n_action_repeats=1."
             )
-        if not self.use_mpc:
-            raise ValueError(f"{steps} with use_mpc=false: the policy network gives one action, set n_action_steps=1.")
-        if self.n_action_steps > self.horizon:
+        if not self.use_mpc and self.n_action_steps > self.n_pi_steps:
+            raise ValueError(
+                f"{steps} with use_mpc=false: the policy network gives n_pi_steps={self.n_pi_steps} at once, set "
+                f"n_action_steps={self.n_pi_steps}."
+            )
+        if self.use_mpc and self.n_action_steps > self.horizon:
             raise ValueError(f"{steps} is more than horizon={self.horizon}: at most the planned actions are executed.")
+
+    def _check_imitation(self) -> None:
+        if self.bc_coeff < 0:
+            raise ValueError(f"bc_coeff={self.bc_coeff}: expected 0 or more.")
+        if self.n_pi_steps < 1:
+            raise ValueError(f"n_pi_steps={self.n_pi_steps}: expected at least 1.")
+        if self.n_pi_steps > 1 and self.bc_coeff == 0:
+            raise ValueError(
+                f"n_pi_steps={self.n_pi_steps} with bc_coeff=0: only imitation teaches the actions after the first, "
+                "set bc_coeff, for example 10."
+            )
 
     def validate_features(self) -> None:
         """Raise ValueError unless there is something to see, at most one square picture, and an action."""
@@ -149,7 +168,7 @@ class TDMPCConfig(PreTrainedConfig):
 
     @property
     def action_delta_indices(self) -> list[int]:
-        return list(range(self.horizon))
+        return list(range(max(self.horizon, self.n_pi_steps)))
 
     @property
     def reward_delta_indices(self) -> list[int]:

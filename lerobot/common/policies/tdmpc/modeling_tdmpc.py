@@ -65,7 +65,7 @@ class TDMPCPolicy(PreTrainedPolicy):
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
-        """Plan (B, H, A) in [-1, 1], or (B, 1, A) of the policy network without planning; LeRobot has (H, B, A).
+        """Plan (B, H, A) in [-1, 1], or without planning (B, n_pi_steps, A); LeRobot has (H, B, A), (1, B, A).
 
         Queue and plan of `select_action` are neither used nor changed.
         """
@@ -75,7 +75,7 @@ class TDMPCPolicy(PreTrainedPolicy):
         """Actions (B, T, A) in [-1, 1], and what the next plan starts from."""
         z = self.model.encode(self._current_frame(batch))
         if not self.config.use_mpc:
-            return self.model.pi(z)[:, None].clamp(-1, 1), None
+            return self.model.pi_steps(z).clamp(-1, 1), None
         actions, mean = plan(self.model, z, previous_mean)
         return actions.transpose(0, 1).clamp(-1, 1), mean
 
@@ -96,7 +96,8 @@ class TDMPCPolicy(PreTrainedPolicy):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the losses of dynamics, reward, Q, V and policy network over the valid steps.
 
-        batch: observations (B, H+1, ...), action (B, H, A) in [-1, 1], next.reward (B, H), and their `_is_pad`.
+        batch: observations (B, H+1, ...), action (B, max(H, n_pi_steps), A) in [-1, 1], next.reward (B, H), and their
+        `_is_pad`.
         """
         config, model = self.config, self.model
         obs, action, reward, obs_pad, pads = self._training_tensors(batch)
@@ -120,14 +121,25 @@ class TDMPCPolicy(PreTrainedPolicy):
             "pi_loss": weight * imitation / config.horizon,  # a mean over the steps, where the others are sums
         }
         losses = {name: self._sum_of_means(error, pads[name]) for name, error in errors.items()}
+        if config.bc_coeff > 0:
+            losses["bc_loss"] = self._imitation_loss(z[0], batch, obs_pad[0])
         loss = (
             config.consistency_coeff * losses["consistency_loss"]
             + config.reward_coeff * losses["reward_loss"]
             + config.value_coeff * (losses["Q_value_loss"] + losses["V_value_loss"])
             + config.pi_coeff * losses["pi_loss"]
+            + config.bc_coeff * losses.get("bc_loss", 0.0)
         )
         numbers = {"Q": q.mean(), "V": v.mean(), **losses, "sum_loss": loss * config.horizon}
         return loss, {k: x.detach() for k, x in numbers.items()} | {"advantage": advantage[0].mean()}
+
+    def _imitation_loss(self, z: Tensor, batch: dict[str, Tensor], frame_is_pad: Tensor) -> Tensor:
+        """Mean absolute difference of the policy network's actions at z (B, Z) from the recorded ones."""
+        steps = self.config.n_pi_steps
+        recorded = batch[ACTION][:, :steps]
+        is_pad = _pads(batch, [ACTION_IS_PAD], batch[ACTION])[:steps].T | frame_is_pad[:, None]
+        error = (self.model.pi_steps(z).float() - zero_padding(recorded, is_pad)).abs()
+        return masked_mean(error, is_pad, over_padding=self.config.loss_over_padding)
 
     def _sum_of_means(self, errors: Tensor, is_pad: Tensor) -> Tensor:
         """Errors (H, B) averaged over the valid ones, times H, each step weighted less than the one before."""
@@ -151,9 +163,10 @@ class TDMPCPolicy(PreTrainedPolicy):
                 f"TD-MPC learns from '{REWARD}', which the batch lacks: train on a dataset that has it, or on "
                 "successful demonstrations with --dataset.reward_at_end=N."
             )
-        action, reward = batch[ACTION].transpose(0, 1), batch[REWARD].transpose(0, 1)
+        horizon = self.config.horizon  # further actions are there for imitation only
+        action, reward = batch[ACTION].transpose(0, 1)[:horizon], batch[REWARD].transpose(0, 1)
         obs = {k: v.transpose(0, 1) for k, v in self._observation(batch).items()}
-        action_pad = _pads(batch, [ACTION_IS_PAD], action)
+        action_pad = _pads(batch, [ACTION_IS_PAD], batch[ACTION])[:horizon]
         reward_pad = _pads(batch, [REWARD_IS_PAD], reward)
         seen = [OBS_STATE, *self.config.image_features, OBS_ENV_STATE]
         obs_pad = _pads(batch, [f"{k}_is_pad" for k in seen], next(iter(obs.values())))

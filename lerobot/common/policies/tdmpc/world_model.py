@@ -27,7 +27,7 @@ class TDMPCTOLD(nn.Module):
         self._encoder = TDMPCObservationEncoder(config)
         self._dynamics = nn.Sequential(*_trunk(latent + action, width), nn.Linear(width, latent), *_bound(latent))
         self._reward = nn.Sequential(*_trunk(latent + action, width), nn.Linear(width, 1))
-        self._pi = nn.Sequential(*_trunk(latent, width), nn.Linear(width, action))
+        self._pi = nn.Sequential(*_trunk(latent, width), nn.Linear(width, config.n_pi_steps * action))
         self._Qs = nn.ModuleList(_value_net(latent + action, width) for _ in range(config.q_ensemble_size))
         self._V = _value_net(latent, width)
         self._initialize()
@@ -56,8 +56,12 @@ class TDMPCTOLD(nn.Module):
 
     def pi(self, z: Tensor, std: float = 0.0) -> Tensor:
         """Action (..., A) of the policy network; noise of `std` on top may leave [-1, 1]."""
-        action = torch.tanh(self._pi(z))
+        action = self.pi_steps(z)[..., 0, :]
         return action + torch.randn_like(action) * std if std > 0 else action
+
+    def pi_steps(self, z: Tensor) -> Tensor:
+        """All actions (..., n_pi_steps, A) of the policy network, in [-1, 1]."""
+        return torch.tanh(self._pi(z)).unflatten(-1, (self.config.n_pi_steps, -1))
 
     def V(self, z: Tensor) -> Tensor:
         """Value (...) of a latent."""
