@@ -23,7 +23,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """A test that hangs ends the run, with the stack of every thread: also one that hangs in C, where no signal arrives."""
+    """A test that hangs ends the run with the stack of every thread, also where it hangs in C and no signal arrives."""
     limit = LONGEST_SLOW_TEST_S if item.get_closest_marker("slow") else LONGEST_TEST_S
     faulthandler.dump_traceback_later(limit, exit=True, file=_stderr)
     try:

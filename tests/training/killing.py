@@ -3,8 +3,8 @@
     python -m tests.training.killing --kills=200 --policy=act
 
 A run lives in a forked process, so that a life costs no imports. The process that forks has neither decoded nor encoded
-a video: the threads of FFmpeg do not exist in a fork, and whoever waits for them there waits for ever. Moments are random
-over the whole life: loading, training, saving, and the report at the end.
+a video: the threads of FFmpeg do not exist in a fork, and whoever waits for them there waits for ever. Moments are
+random over the whole life: loading, training, saving, and the report at the end.
 """
 
 from __future__ import annotations
