@@ -213,5 +213,5 @@ def test_the_trainer_refuses_v16_with_the_command_that_converts_it(tmp_path):
     (tmp_path / "meta_data").mkdir()
     (tmp_path / "meta_data/info.json").write_text('{"codebase_version": "v1.6"}')
     command = [sys.executable, "lerobot/scripts/train.py", "--policy.type=act", f"--dataset.root={tmp_path}"]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 1 and "convert_dataset_v1_to_v2.py" in run.stderr and "Traceback" not in run.stderr

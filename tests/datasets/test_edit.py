@@ -113,5 +113,5 @@ def test_the_command(dataset, tmp_path):
         f"--root={dataset.root}",
         f"--output={tmp_path / 'n'}",
     ]
-    run = subprocess.run([*command, "--delete=[0]"], capture_output=True, text=True)
+    run = subprocess.run([*command, "--delete=[0]"], capture_output=True, text=True, timeout=120)
     assert "2 episodes, 14 frames" in run.stdout, run.stderr

@@ -1,5 +1,7 @@
 """Decoding by timestamp: the frames of a sequential decode, whatever the structure of the file."""
 
+import contextlib
+import itertools
 from fractions import Fraction
 
 import av
@@ -182,3 +184,21 @@ def test_encoding_a_folder_of_pictures(tmp_path):
         encode_video_frames(tmp_path / "images", tmp_path / "videos" / "v.mp4", 30)
     with pytest.raises(FileNotFoundError, match="No frame_"):
         encode_video_frames(tmp_path / "videos", tmp_path / "w.mp4", 30)
+
+
+def test_a_broken_or_abandoned_video_holds_nobody_up(tmp_path):
+    """A codec's own threads that log while Python closes the codec would wait for each other."""
+    path = tmp_path / "v.mp4"
+    with VideoEncoder(path, 30, g=30) as encoder:
+        for seed in range(20):
+            encoder.write(np.random.default_rng(seed).integers(0, 255, (96, 128, 3), dtype=np.uint8))
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 3 : len(damaged) // 2 : 7] = bytes(len(damaged[len(damaged) // 3 : len(damaged) // 2 : 7]))
+    (tmp_path / "damaged.mp4").write_bytes(damaged)
+    assert av.logging.get_level() is None  # no call from a codec's thread into the interpreter
+    for count in range(40):
+        for name in ("v.mp4", "damaged.mp4"):
+            frames = iter_video_frames(tmp_path / name)
+            with contextlib.suppress(VideoDecodeError):
+                list(itertools.islice(frames, count % 7))
+            frames.close()

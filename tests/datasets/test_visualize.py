@@ -14,7 +14,7 @@ SCRIPT = "lerobot/scripts/visualize_dataset.py"
 def visualize(root, output, *options) -> subprocess.CompletedProcess:
     flags = [f"--root={root}", "--repo-id=me/set", "--save=1", "--num-workers=0", *options]
     flags += [f"--output-dir={output}"] if output else []
-    return subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True)
+    return subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("options", [(), ("--display-compressed-images",)])
@@ -25,7 +25,7 @@ def test_a_file_has_every_value_of_the_episode(tmp_path, options):
     (path,) = (tmp_path / "out").iterdir()
     assert path.name == "me_set_episode_1.rrd" and str(path) in run.stdout, run.stderr
     command = [sys.executable, "-m", "rerun", "rrd", "print", "-v", str(path)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     rows = {}
     for count, name in re.findall(r"with (\d+) rows .*? - /(\S+) - .*columns: \[.*:", printed):
         rows[name] = rows.get(name, 0) + int(count)

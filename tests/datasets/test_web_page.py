@@ -18,16 +18,16 @@ FINDING = Finding("joint.jump", "warning", "It jumps.", Where(1, 3))
 @pytest.fixture(scope="module")
 def address(recorded_root):
     server = make_server(LeRobotDataset(root=recorded_root), [FINDING], "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
-    thread.join()
+    thread.join(60)
     server.server_close()
 
 
 def get(address, path, **headers):
-    return urllib.request.urlopen(urllib.request.Request(address + path, headers=headers))
+    return urllib.request.urlopen(urllib.request.Request(address + path, headers=headers), timeout=60)
 
 
 def test_page_summary_and_curves(address):

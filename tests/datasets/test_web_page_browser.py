@@ -24,11 +24,11 @@ def address(tmp_path_factory):
     """The page of a dataset with a video camera (cam0) and a picture camera (cam1)."""
     dataset = record(tmp_path_factory.mktemp("browser") / "set", (5, LENGTH), feature_set=features(video=1, image=1))
     server = make_server(LeRobotDataset(root=dataset.root), [FINDING], "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
-    thread.join()
+    thread.join(60)
     server.server_close()
 
 

@@ -307,11 +307,10 @@ class _EditedDataset:
 
 def encode_again(source: Path, path: Path, fps: float, change: VideoChange) -> None:
     """Decode a video and encode its frames with other settings, smaller or larger if `change` says so."""
-    encoder = VideoEncoder(path, fps, change.vcodec, g=change.g, crf=change.crf)
-    for frame in iter_video_frames(source):
-        if change.size is not None and frame.shape[:2] != change.size:
-            shrinks = change.size[0] < frame.shape[0]
-            rule = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            frame = cv2.resize(frame, change.size[::-1], interpolation=rule)
-        encoder.write(frame)
-    encoder.close()
+    with VideoEncoder(path, fps, change.vcodec, g=change.g, crf=change.crf) as encoder:
+        for frame in iter_video_frames(source):
+            if change.size is not None and frame.shape[:2] != change.size:
+                shrinks = change.size[0] < frame.shape[0]
+                rule = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+                frame = cv2.resize(frame, change.size[::-1], interpolation=rule)
+            encoder.write(frame)

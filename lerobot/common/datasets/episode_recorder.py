@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Queue
+from queue import Full, Queue
 from threading import Thread
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 
 from lerobot.common.datasets.compute_stats import DEFAULT_QUANTILES, PictureHistograms, compute_episode_stats
 from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
-from lerobot.common.datasets.image_writer import AsyncImageWriter, image_array_to_png, to_rgb_uint8
+from lerobot.common.datasets.image_writer import STALL_S, AsyncImageWriter, image_array_to_png, to_rgb_uint8
 from lerobot.common.datasets.recovery import RecordingFolder
 from lerobot.common.datasets.utils import PICTURE_DTYPES, check_timestamps_sync, validate_frame
 from lerobot.common.datasets.v30 import writer as v30_writer
@@ -87,6 +87,7 @@ class _CameraThread(Thread):
     def __init__(self, key: str, sink: VideoEncoder | _ImageFolder):
         super().__init__(daemon=True)
         self.key, self.sink, self.histograms, self.count = key, sink, PictureHistograms(), 0
+        self._written = 0
         self._queue: Queue = Queue(maxsize=QUEUED_FRAMES)
         self._error: BaseException | None = None
         self.start()
@@ -97,6 +98,7 @@ class _CameraThread(Thread):
                 try:
                     self.histograms.add(image)
                     self.sink.write(image)
+                    self._written += 1
                 except Exception as e:  # raised in the recording thread by the next call
                     self._error = e
         try:
@@ -107,15 +109,32 @@ class _CameraThread(Thread):
     def add(self, image: np.ndarray) -> None:
         if self._error is not None:
             self._raise()
-        self._queue.put(image)
+        self._put(image)
         self.count += 1
 
     def finish(self, keep: bool = True) -> None:
         """Wait until everything is written; raises what went wrong, unless the result is not kept."""
-        self._queue.put(None)
-        self.join()
+        self._put(None)
+        before = -1
+        while self.is_alive():
+            self.join(STALL_S)
+            if self.is_alive() and self._written == before:
+                self._stuck()
+            before = self._written
         if keep and self._error is not None:
             self._raise()
+
+    def _put(self, image: np.ndarray | None) -> None:
+        try:
+            self._queue.put(image, timeout=STALL_S)
+        except Full:
+            self._stuck()
+
+    def _stuck(self) -> None:
+        raise RuntimeError(
+            f"Recording camera '{self.key}' to '{self.sink.path}' made no progress for {STALL_S} s; the encoder or the "
+            "disk is stuck. Saved episodes are whole; start the recording again."
+        )
 
     def _raise(self) -> None:
         raise RuntimeError(

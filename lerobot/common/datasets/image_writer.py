@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from queue import Queue
+from queue import Full, Queue
 from threading import Thread
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 # Of 0 to 9, as LeRobot has it for frames of a recording: higher costs much time for little space.
 PNG_COMPRESSION = 1
+STALL_S = 120  # a background thread that finishes nothing for so long is taken for stuck
 
 
 def to_rgb_uint8(image: Any) -> np.ndarray:
@@ -83,8 +84,8 @@ def worker_process(queue: Queue, num_threads: int) -> None:
 class AsyncImageWriter:
     """Threads that write pictures to PNG files; the first error is raised by `wait_until_done` and `stop`.
 
-    `num_processes` of LeRobot's signature counts as that many times the threads: PNG encoding releases the
-    GIL.
+    RuntimeError from any call if nothing was written for STALL_S seconds. `num_processes` of LeRobot's signature
+    counts as that many times the threads: PNG encoding releases the GIL.
     """
 
     def __init__(self, num_processes: int = 0, num_threads: int = 1):
@@ -108,20 +109,36 @@ class AsyncImageWriter:
 
     def save_image(self, image: Any, fpath: str | Path, compress_level: int = PNG_COMPRESSION) -> None:
         """Queue one picture; the array must not be changed afterwards."""
-        self.queue.put((image, Path(fpath), compress_level))
+        self._put((image, Path(fpath), compress_level))
+
+    def _put(self, job: tuple | None) -> None:
+        try:
+            self.queue.put(job, timeout=STALL_S)
+        except Full:
+            self._stuck()
+
+    def _stuck(self) -> None:
+        raise RuntimeError(
+            f"Writing pictures made no progress for {STALL_S} s ({self.queue.unfinished_tasks} wait): is the disk "
+            "still there? In a forked process, open the dataset anew: it has no threads of its parent."
+        )
 
     def wait_until_done(self) -> None:
         """Return when everything queued is on disk; raises the first error that happened."""
-        self.queue.join()
+        with self.queue.all_tasks_done:
+            while (waiting := self.queue.unfinished_tasks) > 0:
+                self.queue.all_tasks_done.wait(STALL_S)
+                if self.queue.unfinished_tasks == waiting:
+                    self._stuck()
         if self._errors:
             raise self._errors.pop(0)
 
     def stop(self) -> None:
         """End the threads after what is queued; may be called again."""
         for _ in self._threads:
-            self.queue.put(None)
+            self._put(None)
         for thread in self._threads:
-            thread.join()
+            thread.join(STALL_S)
         self._threads = []
         self.wait_until_done()
 

@@ -28,7 +28,8 @@ DECODER_CACHE_ENV = "LEROBOT_VIDEO_DECODER_CACHE_SIZE"
 DEFAULT_DECODER_CACHE_SIZE = 100
 SHORT_WALK = 8  # frames after a keyframe up to which a single frame is decoded on its own
 
-av.logging.set_level(av.logging.ERROR)
+# PyAV's log handler waits for the interpreter's lock, in the threads of a codec too: closing such a codec never ends.
+av.logging.set_level(None)
 
 # Newer PyAV converts pixels with a thread per core by default, in every worker.
 _ONE_THREAD = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
@@ -337,6 +338,9 @@ def torchcodec_decoder(path: str, version: tuple | None):
         raise VideoDecodeError(f"Video '{path}' cannot be opened: {e}.") from e
 
 
+if hasattr(os, "register_at_fork"):  # as for the readers above
+    os.register_at_fork(before=torchcodec_decoder.cache_clear)
+
 _camera_threads: dict[int, ThreadPoolExecutor] = {}  # by process: a fork has none of its parent's threads
 
 
@@ -352,12 +356,12 @@ def map_cameras(function: Callable, keys: Sequence[str]) -> list:
 
 
 def iter_video_frames(video_path: str | Path) -> Iterator[np.ndarray]:
-    """Every frame from front to back as uint8 RGB (H, W, 3), decoded with several threads."""
+    """Every frame from front to back as uint8 RGB (H, W, 3); ending early closes the file."""
     to_rgb = VideoReformatter()
     try:
         with av.open(str(video_path)) as container:
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = 1
             for frame in container.decode(stream):
                 yield to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
     except (av.FFmpegError, IndexError) as e:
@@ -425,10 +429,16 @@ class VideoEncoder:
 
     def close(self) -> None:
         """Write what the encoder still holds and the index of the file."""
-        if self._container is not None:
-            self._container.mux(self._stream.encode())
-            self._container.close()
-            self._container = None
+        container, self._container = self._container, None
+        if container is not None:
+            with container:
+                container.mux(self._stream.encode())
+
+    def __enter__(self) -> VideoEncoder:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
 
 
 def encode_video_frames(
@@ -454,11 +464,10 @@ def encode_video_frames(
     if not paths:
         raise FileNotFoundError(f"No frame_??????.png in '{imgs_dir}'.")
     if log_level is not None:
-        av.logging.set_level(log_level)
-    encoder = VideoEncoder(video_path, fps, vcodec, pix_fmt, g, crf, fast_decode)
-    for path in paths:
-        encoder.write(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION))
-    encoder.close()
+        av.logging.set_libav_level(log_level)
+    with VideoEncoder(video_path, fps, vcodec, pix_fmt, g, crf, fast_decode) as encoder:
+        for path in paths:
+            encoder.write(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION))
 
 
 # --- properties ---------------------------------------------------------------------------------------------

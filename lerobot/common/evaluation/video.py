@@ -46,9 +46,9 @@ class VideoFile:
 
     def close(self, name: str) -> str:
         """Finish the file as `folder/name` and return that path."""
-        for packet in self._stream.encode() if self._stream else ():
-            self._container.mux(packet)
-        self._container.close()
+        with self._container:
+            for packet in self._stream.encode() if self._stream else ():
+                self._container.mux(packet)
         path = self.folder / name
         os.replace(self._partial, path)
         return str(path)
@@ -74,6 +74,7 @@ def animated_gif(path: str | Path, fps: float = 5, width: int = 320) -> tuple[by
 
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
         stride = max(1, round(float(stream.average_rate) / fps))
         frames = [frame.to_image() for i, frame in enumerate(container.decode(stream)) if i % stride == 0]
     height = round(frames[0].height * width / frames[0].width)

@@ -104,8 +104,8 @@ def test_an_occupied_folder_and_other_versions_are_refused(v21, tmp_path):
 
 def test_the_command_says_what_it_would_do_and_does_it(v21, tmp_path):
     command = [sys.executable, up.__file__, f"--root={v21}", f"--output={tmp_path / 'v30'}"]
-    dry = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
+    dry = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, timeout=120)
     assert "3 episodes, 19 frames" in dry.stdout and not (tmp_path / "v30").exists(), dry.stderr
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "19 frames compared" in done.stdout, done.stderr
     assert json.loads((tmp_path / "v30/meta/info.json").read_text())["features"]["action"]["fps"] == 10

@@ -87,6 +87,7 @@ def _encode_lossless(source: Path, start: float, end: float, fps: float, path: P
     margin, rate = 0.25 / fps, Fraction(fps).limit_denominator(65535)
     with av.open(str(source)) as container, av.open(str(path), "w", format="mp4") as output:
         stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
         target = output.add_stream("h264", rate=rate, options={"crf": "0", "g": "2"})
         target.width, target.height, target.pix_fmt = stream.width, stream.height, stream.pix_fmt
         container.seek(max(0, int((start - margin) / stream.time_base)), stream=stream, backward=True)
