@@ -426,6 +426,8 @@ class VideoEncoder:
         self._stream = self._container.add_stream(self._vcodec, rate=self._rate, options=self._options)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, self._pix_fmt
         self._stream.codec_context.time_base = 1 / self._rate
+        if self._vcodec == "h264":  # with several threads x264 now and then writes another picture
+            self._stream.codec_context.thread_count = 1
 
     def close(self) -> None:
         """Write what the encoder still holds and the index of the file."""
