@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -113,7 +114,10 @@ def test_a_kill_during_the_reset_loses_nothing(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(RECORD_ON_REAL_PORTS), *flags]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        alarm = threading.Timer(300, process.kill)
+        alarm.start()
         assert any("reset begins" in line for line in process.stdout)
+        alarm.cancel()
         os.kill(process.pid, signal.SIGKILL)
     dataset = LeRobotDataset("me/cubes", root=root)
     assert dataset.num_episodes == 1 and dataset[len(dataset) - 1]["action"].isfinite().all()

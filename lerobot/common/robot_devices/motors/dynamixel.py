@@ -32,6 +32,7 @@ from lerobot.common.robot_devices.motors.dynamixel_port import BusCounters, Dyna
 from lerobot.common.robot_devices.utils import DeviceAlreadyConnectedError, DeviceNotConnectedError
 
 READ_TRIES = 10
+OFF_TRIES = 3
 GOALS = ("Goal_Position", "Goal_Velocity", "Goal_Current", "Goal_PWM")  # sent every tick: sync write, no answer
 MOST_SCANNED_ID = 252
 
@@ -237,6 +238,12 @@ class DynamixelMotorsBus:
         for motor, value in zip(motor_ids, values, strict=True):
             port.write(motor, address, size, value, tries=num_retry)
 
+    def send(self, data_name: str, value: int, motor_names: str | list[str] | None = None) -> None:
+        """Set a register of several motors to a number in one packet, which none acknowledges."""
+        names = self._names(motor_names)
+        address, size = _register(data_name, self._models(names))
+        self._require().sync_write(address, size, dict.fromkeys(self._ids(names), value))
+
     def apply_calibration_autocorrect(self, values: np.ndarray, names: list[str]) -> np.ndarray:
         """Joint values; whole turns that a joint slipped by are put into the calibration (in memory)."""
         try:
@@ -258,10 +265,15 @@ class DynamixelMotorsBus:
         if on:
             present = self.read_with_motor_ids(self._models(names), self._ids(names), "Present_Position")
             self._goal_acknowledged(names, present)
+        elif self._let_go_at_once(names):
+            return
+        address, size = CONTROL_TABLE["Torque_Enable"]
         failure = None
         for name in names:
             try:
-                self.write("Torque_Enable", int(on), name)
+                # Switching off waits for no late answer: what counts is read back.
+                tries, settle = (READ_TRIES, True) if on else (OFF_TRIES, False)
+                self._require().write(self.motors[name][0], address, size, int(on), tries, settle)
             except (ConnectionError, RuntimeError) as e:
                 failure = failure or e
         if failure is not None:
@@ -269,6 +281,15 @@ class DynamixelMotorsBus:
         wrong = [n for n, state in zip(names, self.read("Torque_Enable", names), strict=True) if state != int(on)]
         if wrong:
             raise RuntimeError(f"Torque of {wrong} did not switch {'on' if on else 'off'} on '{self.port}'.")
+
+    def _let_go_at_once(self, names: list[str]) -> bool:
+        """Switch torque off in one packet to all; whether all answer that it is."""
+        try:
+            self.send("Torque_Enable", 0, names)
+            states = self.read_with_motor_ids(self._models(names), self._ids(names), "Torque_Enable", OFF_TRIES)
+        except ConnectionError:
+            return False
+        return not states.any()
 
     def _goal_acknowledged(self, names: list[str], raw) -> None:
         address, size = CONTROL_TABLE["Goal_Position"]

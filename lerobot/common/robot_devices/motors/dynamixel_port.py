@@ -149,10 +149,13 @@ class DynamixelPort:
                 f"Port '{self.path}': a goal could not be sent ({self._handler.getTxRxResult(result)})."
             )
 
-    def write(self, motor: int, address: int, size: int, value: int, tries: int = 10) -> None:
-        """Set a register of one servo and wait for its acknowledgement; RuntimeError if the servo refuses."""
+    def write(self, motor: int, address: int, size: int, value: int, tries: int = 10, settle: bool = True) -> None:
+        """Set a register of one servo and wait for its acknowledgement; RuntimeError if the servo refuses.
+
+        With `settle`, a try after a lost answer waits until that answer cannot come any more.
+        """
         what = f"writing address {address} of motor {motor}"
-        error = self._retry(lambda: self._write(motor, address, size, value), tries, what, settle=True)
+        error = self._retry(lambda: self._write(motor, address, size, value), tries, what, settle)
         if error & ~ALERT:
             raise RuntimeError(f"Motor {motor} refused {value} for address {address}: {ERROR_NAMES[error & ~ALERT]}.")
 

@@ -7,6 +7,7 @@ that started it. When that program is gone, time goes on by the clock until the 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import time
@@ -25,6 +26,7 @@ from lerobot.common.robot_devices.simulation.pty_server import PtyServer, ServoB
 from lerobot.common.robot_devices.simulation.twin_arm import TwinFollower, TwinLeader
 
 ORPHAN_S = 30.0  # after its program died, the twin ends at the latest then
+QUIET_S = 10.0  # and already when nobody has talked on the follower's bus for this long
 PATIENCE_S = 2.0  # a program that takes no answer for this long hangs; the buses must not wait for it
 LIMP_S = 3.0  # it goes on for this long after the torque went off, so that others can see that it did
 REQUESTS = ("reset", "advance", "picture", "state", "pose", "fault")
@@ -137,10 +139,12 @@ class Twin:
 
     def serve(self, link: socket.socket) -> None:
         """Until the program says goodbye, or is gone and the torque is off."""
-        orphaned_at, due = None, time.monotonic() + 1 / FPS
+        parent, orphaned_at, due = os.getppid(), None, time.monotonic() + 1 / FPS
         limp_at = None
-        while orphaned_at is None or time.monotonic() < min(orphaned_at + ORPHAN_S, (limp_at or float("inf")) + LIMP_S):
+        while orphaned_at is None or time.monotonic() < self._end(orphaned_at, limp_at):
             limp_at = None if self._energised() else limp_at or time.monotonic()
+            if orphaned_at is None and os.getppid() != parent:  # a process forked from the program may hold the link
+                orphaned_at = due = time.monotonic()
             realtime = self.options.time == "realtime" or orphaned_at is not None
             timeout = max(0.0, due - time.monotonic()) if realtime else 0.5
             for _ in self.server.serve_once(timeout, [] if orphaned_at is not None else [link]):
@@ -150,6 +154,12 @@ class Twin:
                 behind = int((time.monotonic() - due) * FPS) + 1
                 self.advance(min(behind, CATCH_UP))
                 due += behind / FPS
+
+    def _end(self, orphaned_at: float, limp_at: float | None) -> float:
+        """When the twin of a program that is gone ends, by the clock."""
+        last_word = time.monotonic() - min(servo.idle_s for servo in self.follower.servos)
+        limp = float("inf") if limp_at is None else limp_at + LIMP_S
+        return min(orphaned_at + ORPHAN_S, max(orphaned_at, last_word) + QUIET_S, limp)
 
     def _energised(self) -> bool:
         return any(servo.torque for servo in self.follower.servos)

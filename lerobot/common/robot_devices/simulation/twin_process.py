@@ -24,8 +24,11 @@ class TwinProcess:
         self.time = options.get("time", "realtime")
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "lerobot.common.robot_devices.simulation.twin", str(theirs.fileno())]
-        # A session of its own: Ctrl-C must reach the program, not the arm it controls.
-        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+        # A session of its own: Ctrl-C must reach the program, not the arm it controls. It outlives a program that is
+        # killed, whose output must not stay open for that long.
+        self.process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL, start_new_session=True
+        )
         theirs.close()
         ours.settimeout(ANSWER_S)
         self._link, self._lock = ours, threading.Lock()
