@@ -170,7 +170,8 @@ def kills(count: int, policy: str | None = None) -> None:
             times.append(seconds)
             lost += not whole
             text = f"{saved} saved episodes {'whole' if whole else 'LOST'}"
-            print(f"  {number + 1}: torque off after {seconds:.2f} s, {text}", flush=True)
+            load = os.getloadavg()[0]
+            print(f"  {number + 1}: torque off after {seconds:.2f} s, {text} (load {load:.0f})", flush=True)
     what = "a policy run" if policy is not None else "a recording"
     off = f"torque off after {min(times):.2f} to {max(times):.2f} s (stated {STATED_S} s)"
     print(f"kill -9 of {what}: {count} times, {off}, {lost} lost")
@@ -186,28 +187,27 @@ def _kill_once(root: Path, rng: random.Random, policy: str | None) -> tuple[floa
     command = [sys.executable, "lerobot/scripts/control_robot.py", *flags.split(), f"--control.root={root}"]
     command += [f"--robot.cameras={json.dumps(KILL_CAMERAS)}"]
     command += [f"--control.policy.path={policy}"] if policy is not None else []
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if "Recording episode 0" in line:
-            break
-    else:
-        raise RuntimeError(f"the recording did not begin: {process.stderr.read()[-2000:]}")
+    output = root.parent / "output.txt"  # the supervisor inherits it
+    with open(output, "wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    _wait_for("Recording episode 0", output, 300.0)
     time.sleep(rng.uniform(0.0, 6.0))
     reports = root.parent / f"{root.name}.control_report.jsonl"
     saved = len(reports.read_text().splitlines()) if reports.exists() else 0
     os.kill(process.pid, signal.SIGKILL)
-    landed = _seconds_until_off(process)
+    start = time.monotonic()
+    process.wait(60.0)
+    _wait_for("Torque is off", output, 60.0)
+    landed = time.monotonic() - start
     return landed, saved, not saved or _whole(root, saved)
 
 
-def _seconds_until_off(process: subprocess.Popen) -> float:
-    start = time.monotonic()
-    for line in process.stderr:  # the supervisor's: it has inherited the stream
-        if "Torque is off" in line:
-            seconds = time.monotonic() - start
-            process.wait()
-            return seconds
-    raise RuntimeError("the supervisor did not land the arm")
+def _wait_for(text: str, output: Path, limit_s: float) -> None:
+    end = time.monotonic() + limit_s
+    while text not in output.read_text(errors="replace"):
+        if time.monotonic() > end:
+            raise RuntimeError(f"no '{text}' within {limit_s:.0f} s: {output.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.01)
 
 
 def _whole(root: Path, saved: int) -> bool:
