@@ -12,7 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
-from lerobot.common.datasets.journal import undo
+from lerobot.common.datasets.journal import JOURNAL, undo
 from lerobot.common.datasets.utils import (
     EPISODES_PATH,
     EPISODES_STATS_PATH,
@@ -69,7 +69,8 @@ def discard_unfinished(root: Path) -> list[str]:
     done = []
     if len(list(folder.path.iterdir())) > 1:
         done.append("removed the episode that was being recorded")
-    done += undo(Path(root), folder.path)
+    for journal in sorted(folder.path.rglob(JOURNAL)):  # an episode's own folder has its journal
+        done += undo(Path(root), journal.parent)
     info = load_json(Path(root) / INFO_PATH)
     if not str(info["codebase_version"]).startswith("v3"):
         done += _remove_uncounted(Path(root), info)

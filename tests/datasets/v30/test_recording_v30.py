@@ -13,7 +13,7 @@ from lerobot.common.datasets.utils import UNFINISHED_DIR
 from lerobot.common.datasets.v30 import writer
 from lerobot.common.datasets.video_utils import iter_video_frames
 from tests.datasets.conftest import features, frame, record, record_episode
-from tests.kill import run_and_kill
+from tests.kill import run_and_kill, states_on_the_way
 
 CAMERA = "observation.images.cam0"
 
@@ -120,6 +120,27 @@ def test_a_failure_between_two_files_puts_everything_back(tmp_path, monkeypatch,
     assert {name: (dataset.root / name).read_bytes() for name in files(dataset.root)} == before
     assert undo(dataset.root, dataset.root / UNFINISHED_DIR) == []
     assert len(LeRobotDataset(root=dataset.root)) == 7
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_a_stop_between_any_two_file_operations_leaves_whole_episodes(tmp_path, version):
+    dataset = record(tmp_path / "set", (4, 3), codebase_version=version)
+    frames = [frame(dataset, 2, index, task="a new task") for index in range(5)]
+    with states_on_the_way(dataset.root, tmp_path / "states") as states:
+        for one in frames:
+            dataset.add_frame(one)
+        dataset.save_episode()
+    found = []
+    for root in states:
+        again = LeRobotDataset(root=root, return_uint8=True)
+        numbers = [100 * e + i + 0.5 for e, length in enumerate((4, 3, 5)[: again.num_episodes]) for i in range(length)]
+        assert [float(again[i]["action"][0]) for i in range(len(again))] == numbers, root
+        assert all(again[i][CAMERA].shape == (3, 64, 96) for i in range(len(again)))
+        assert len(again.meta.tasks) == again.num_episodes and not (root / UNFINISHED_DIR).exists()
+        assert again.meta.stats["action"]["count"] == [len(again)]
+        found.append(again.num_episodes)
+    assert found == sorted(found) and set(found) == {2, 3} and len(found) > 15
+    record_episode(LeRobotDataset(root=states[found.index(3) - 1]), 2, 6)  # recording goes on where it stopped
 
 
 RECORD = """
