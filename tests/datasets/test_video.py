@@ -2,6 +2,9 @@
 
 import contextlib
 import itertools
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import av
@@ -202,3 +205,43 @@ def test_a_broken_or_abandoned_video_holds_nobody_up(tmp_path):
             with contextlib.suppress(VideoDecodeError):
                 list(itertools.islice(frames, count % 7))
             frames.close()
+
+
+LEAVE_AN_ENCODER_AND_FORK = """
+import gc, io, os, signal, time
+import av, numpy as np
+import lerobot.common.datasets.video_utils
+
+class Holder:
+    pass
+
+def leave_an_encoder():
+    holder = Holder()
+    holder.itself, holder.container = holder, av.open(io.BytesIO(), "w", format="mp4")
+    stream = holder.container.add_stream("libx264", rate=30)
+    stream.width, stream.height, stream.pix_fmt, stream.codec_context.thread_count = 64, 48, "yuv420p", 4
+    for _ in range(20):
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        holder.container.mux(stream.encode(frame))
+
+gc.disable()
+leave_an_encoder()
+child = os.fork()
+if child == 0:
+    gc.collect()
+    os._exit(0)
+deadline = time.monotonic() + 60
+while os.waitpid(child, os.WNOHANG) == (0, 0):
+    if time.monotonic() > deadline:
+        os.kill(child, signal.SIGKILL)
+        raise SystemExit("the child waits for threads that it does not have")
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_worker_does_not_collect_its_parents_encoders():
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVE_AN_ENCODER_AND_FORK], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr

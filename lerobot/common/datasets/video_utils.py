@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import logging
 import os
@@ -268,10 +269,18 @@ class _ReaderCache:
 
 
 _readers = _ReaderCache()
+
+
 # A forked worker shares file offsets with its parent, so it must open its own readers; and the parent closes
 # its own before the fork, because in the child the threads that FFmpeg waits for on closing do not exist.
+# Encoders and decoders that wait for the garbage collector are frozen for the child, which would wait for ever.
+def _before_fork() -> None:
+    _readers.clear()
+    gc.freeze()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_readers.clear, after_in_child=_readers.new_lock)
+    os.register_at_fork(before=_before_fork, after_in_parent=gc.unfreeze, after_in_child=_readers.new_lock)
 
 
 def decode_video_frames(
