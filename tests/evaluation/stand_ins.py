@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 
 import gymnasium as gym
@@ -172,10 +173,12 @@ def same(value):
     return value
 
 
-def load_for_worker(poison: bool = False, dies: bool = False, **fields) -> tuple:
+def load_for_worker(poison: bool = False, dies: bool = False, hangs: bool = False, **fields) -> tuple:
     """What an evaluation process runs: (environment, policy, preprocessor, postprocessor)."""
     if dies:
         os._exit(3)
+    if hangs:
+        threading.Event().wait(600)
     policy = make_policy(**fields)
     if poison:
         policy.gain.data.fill_(float("nan"))

@@ -88,6 +88,7 @@ def test_evaluating_no_checkpoint_is_refused():
 
 def test_a_missing_checkpoint_is_one_message_and_exit_code_1():
     flags = ["--env.type=koch", "--policy.path=/nowhere/run"]
-    done = subprocess.run([sys.executable, script.__file__, *flags], capture_output=True, text=True)
+    command = [sys.executable, script.__file__, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "/nowhere/run" in done.stderr and "Traceback" not in done.stderr

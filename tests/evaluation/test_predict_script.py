@@ -129,6 +129,7 @@ def test_bad_requests_are_one_message(checkpoint, root, tmp_path):
     with pytest.raises(ValueError, match="--every=0"):
         predict(checkpoint, root, tmp_path, "--every=0")
     flags = ["--policy.path=/nowhere/run", f"--dataset.root={root}"]
-    done = subprocess.run([sys.executable, script.__file__, *flags], capture_output=True, text=True)
+    command = [sys.executable, script.__file__, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "/nowhere/run" in done.stderr and "Traceback" not in done.stderr

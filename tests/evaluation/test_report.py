@@ -108,7 +108,8 @@ def test_the_last_episodes_are_looked_at_unless_others_are_named(root, checkpoin
 def test_a_checkpoint_for_other_features_is_one_message(root, checkpoints, tmp_path):
     other = record(tmp_path / "other", JOINTS, ["front"])
     flags = [f"--policy.path={checkpoints[0]}", f"--dataset.root={other}", f"--output_dir={tmp_path / 'out'}"]
-    done = subprocess.run([sys.executable, script.__file__, *flags], capture_output=True, text=True)
+    command = [sys.executable, script.__file__, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and "'observation.images.side' is missing" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
 

@@ -15,6 +15,7 @@ import zmq
 
 from lerobot.common.inference_server import wire
 from lerobot.common.inference_server.client import RefusedError, ServerError
+from lerobot.common.inference_server.zeromq import make_context
 from tests.inference_server.fuzz import malformed
 
 OBSERVATION = {"observation.state": torch.zeros(6)}
@@ -35,7 +36,7 @@ class Liar:
 
     def __init__(self, answers, welcome: dict | None = None):
         self.answers, self.welcome = iter(answers), {**WELCOME, **(welcome or {})}
-        self.context = zmq.Context()
+        self.context = make_context()
         self.socket = self.context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.address = f"127.0.0.1:{self.socket.bind_to_random_port('tcp://127.0.0.1')}"
@@ -44,6 +45,12 @@ class Liar:
         self.thread.start()
 
     def _serve(self) -> None:
+        try:
+            self._answer()
+        finally:
+            self.context.destroy(0)
+
+    def _answer(self) -> None:
         while not self.stopping.is_set():
             if not self.socket.poll(50):
                 continue
@@ -55,12 +62,11 @@ class Liar:
                 self.socket.send_multipart([peer, wire.encode("pong", sequence=fields["sequence"])])
             elif kind == "observe" and (answer := next(self.answers, None)) is not None:
                 self.socket.send_multipart([peer, answer(fields["sequence"]) if callable(answer) else answer])
-        self.socket.close(0)
-        self.context.term()
 
     def close(self) -> None:
         self.stopping.set()
-        self.thread.join()
+        self.thread.join(30)
+        assert not self.thread.is_alive()
 
 
 @pytest.fixture
@@ -100,8 +106,9 @@ def test_chunks_of_another_width_type_length_or_age_are_not_used(lie):
 def test_an_answer_to_an_earlier_observation_is_passed_over(lie):
     late = [lambda sequence: wire.encode("chunk", sequence=sequence - 1, actions=np.ones((10, 6), np.float32),
                                          planned=None, milliseconds={})]  # fmt: skip
-    client = lie(late, deadline_s=0.5)
+    client = lie(late)
     client.connect()
+    client.deadline_s = 0.5
     with pytest.raises(ServerError, match="did not answer within 0.5 s"):
         client.request_chunk(OBSERVATION)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import socket as sockets
+import threading
 
 import numpy as np
 import pytest
@@ -177,7 +179,7 @@ def test_the_rest_of_a_chunk_reaches_only_a_policy_that_can_continue_one(serve, 
 def test_what_is_no_zeromq_and_what_is_too_large_ends_its_own_connection_only(serve, connect):
     server = serve()
     host, _, port = server.address.rpartition(":")
-    with sockets.create_connection((host, int(port))) as link:
+    with sockets.create_connection((host, int(port)), timeout=10) as link:
         link.sendall(b"GET / HTTP/1.1\r\n\r\n" + b"\xff" * 4096)
     client = connect(server.address)
     client.connect()
@@ -215,11 +217,55 @@ def test_a_policy_that_fails_or_plans_nonsense_is_told_and_the_server_goes_on(se
 
 def test_a_client_finds_a_server_that_was_started_again(serve, connect):
     first = serve()
-    client = connect(first.address, deadline_s=1.0)
+    client = connect(first.address)
     client.connect()
     port = int(first.address.rpartition(":")[2])
     first.close()
+    patience, client.deadline_s = client.deadline_s, 0.5
     with pytest.raises(ServerError):
         client.request_chunk(observation())
     serve(port=port)
+    client.deadline_s = patience
     assert client.request_chunk(observation(1.0))[0, 0] == 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:x", "no such host:1"])
+def test_an_address_that_is_none_is_refused_and_the_client_can_be_closed(connect, address):
+    client = connect(address, token=TOKEN)
+    with pytest.raises(RefusedError, match="--server_address.*HOST:PORT"):
+        client.connect()
+
+
+def test_a_server_closes_although_its_policy_computes_and_drops_that_chunk(serve, connect, monkeypatch):
+    monkeypatch.setattr("lerobot.common.inference_server.server.HAND_OVER_MS", 10)
+    planner, begun, may_end = Counting(), threading.Event(), threading.Event()
+    plan = planner.plan
+    planner.plan = lambda *words: (begun.set(), may_end.wait(60), plan(*words))[2]
+    server = serve(planner)
+    talks, computes = server._threads
+    client = connect(server.address)
+    client.connect()
+    client.deadline_s = 0.1
+    with pytest.raises(ServerError):
+        client.request_chunk(observation())
+    assert begun.wait(60)
+    monkeypatch.setattr("lerobot.common.inference_server.server.CLOSE_S", 0.01)
+    server.close()
+    talks.join(60)
+    may_end.set()
+    computes.join(60)
+    assert not talks.is_alive() and not computes.is_alive()
+
+
+def test_a_client_and_a_server_that_were_forgotten_are_garbage_that_nothing_waits_for(serve):
+    def forget() -> None:
+        client = RemotePolicy(serve().address, describe(), ["a"], deadline_s=60.0)
+        client.connect()
+        server = PolicyServer({"default": Counting()}, port=0)
+        client.itself, server.itself = client, server  # a cycle, as a traceback makes one
+
+    forget()
+    collecting = threading.Thread(target=gc.collect, daemon=True)
+    collecting.start()
+    collecting.join(60)
+    assert not collecting.is_alive()

@@ -16,22 +16,28 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 LOADER = "lerobot.common.evaluation.evaluate:load_for_worker"
 READY = {"ready": True}
+PATIENCE_S = 3600.0  # for one answer, a policy that loads or an episode; a process that takes longer hangs
+END_S = 30.0  # that a killed process may take to be gone
 
 
 class EpisodeWorkers:
     """Processes that each run one episode after the other; a context manager.
 
     `loader` is `module:function`; called in each worker with the JSON arguments of `load`, it returns
-    (vector environment of one copy, policy, preprocessor, postprocessor).
+    (vector environment of one copy, policy, preprocessor, postprocessor). A process that gives no answer within
+    `patience_s` is killed and raises TimeoutError.
     """
 
-    def __init__(self, n_workers: int, loader: str = LOADER):
+    def __init__(self, n_workers: int, loader: str = LOADER, patience_s: float = PATIENCE_S):
+        self._patience_s = patience_s
         # One thread each: more gain nothing for small policies, and would make results depend on the machine.
         threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
@@ -52,11 +58,15 @@ class EpisodeWorkers:
     def __exit__(self, *_) -> None:
         for process in self._processes:
             process.kill()
-            process.communicate()
+        for process in self._processes:
+            process.wait(END_S)
+            process.stdout.close()
+            with suppress(BrokenPipeError):  # a question that it did not read any more
+                process.stdin.close()
 
     def load(self, **arguments: Any) -> None:
         """Give every worker an environment and a policy; raises what the loader raises."""
-        self._each(lambda process: _ask(process, {"load": arguments}))
+        self._each(lambda process: self._ask(process, {"load": arguments}))
 
     def run(
         self, jobs: Sequence[dict[str, Any]], on_result: Callable[[dict], None] | None = None
@@ -78,10 +88,11 @@ class EpisodeWorkers:
                 except queue.Empty:
                     return
                 try:
-                    rows[number] = _ask(process, {"run": job})
+                    rows[number] = self._ask(process, {"run": job})
                 except Exception:
-                    while not waiting.empty():  # the others stop after their present episode
-                        waiting.get()
+                    with suppress(queue.Empty):  # the others stop after their present episode
+                        while True:
+                            waiting.get_nowait()
                     raise
                 if on_result is not None:
                     on_result(rows[number])
@@ -91,26 +102,44 @@ class EpisodeWorkers:
 
     def _each(self, ask: Callable[[subprocess.Popen], Any]) -> None:
         with ThreadPoolExecutor(len(self._processes)) as pool:
-            for answer in [pool.submit(ask, process) for process in self._processes]:
-                answer.result()
+            answers = [pool.submit(ask, process) for process in self._processes]
+            try:
+                for answer in answers:
+                    answer.result()
+            except (KeyboardInterrupt, SystemExit):  # not after the episodes that are left
+                for process in self._processes:
+                    process.kill()
+                raise
 
+    def _ask(self, process: subprocess.Popen, message: dict[str, Any]) -> dict[str, Any]:
+        late = threading.Event()
 
-def _ask(process: subprocess.Popen, message: dict[str, Any]) -> dict[str, Any]:
-    try:
-        process.stdin.write(json.dumps(message) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-    except BrokenPipeError:
-        line = ""
-    if not line:
-        raise RuntimeError(
-            f"An evaluation process ended with code {process.wait()}; if memory ran out, lower "
-            "--eval.batch_size (the number of processes) or set --eval.use_async_envs=false."
-        )
-    answer = json.loads(line)
-    if "error" in answer:
-        raise getattr(builtins, answer["kind"])(answer["error"])
-    return answer
+        def give_up() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self._patience_s, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise TimeoutError(f"An evaluation process gave no answer for {self._patience_s:.0f} s and was ended.")
+        if not line:
+            raise RuntimeError(
+                f"An evaluation process ended with code {process.wait(END_S)}; if memory ran out, lower "
+                "--eval.batch_size (the number of processes) or set --eval.use_async_envs=false."
+            )
+        answer = json.loads(line)
+        if "error" in answer:
+            raise getattr(builtins, answer["kind"])(answer["error"])
+        return answer
 
 
 # --- inside a worker ---------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ import torch
 
 from lerobot.common.checks.finding import Finding
 from lerobot.common.inference_server import pictures, wire
-from lerobot.common.inference_server.keys import derive_keys, import_zmq, require_token
+from lerobot.common.inference_server.keys import derive_keys, require_token
+from lerobot.common.inference_server.zeromq import import_zmq, make_context
 
 LONGEST_CHUNK = 1000
 PINGS, SLOWEST_PING_S = 3, 1.0
@@ -68,7 +69,7 @@ class RemotePolicy:
         self.welcome: dict[str, Any] | None = None
         self._zmq, self._now, self._sequence = import_zmq(), now, 0
         self._keys = derive_keys(token) if token else None
-        self._context, self._socket = self._zmq.Context(), None
+        self._context, self._socket = make_context(), None
         self._history: deque[Mapping] = deque(maxlen=1)
         self._lock = threading.Lock()  # one request at a time, from whichever thread
 
@@ -117,12 +118,18 @@ class RemotePolicy:
             socket.curve_serverkey = self._keys.server_public
             socket.curve_publickey, socket.curve_secretkey = self._keys.client_public, self._keys.client_secret
         events = socket.get_monitor_socket()
-        socket.connect(f"tcp://{self.address}")
         try:
+            self._connect_socket(socket)
             self._await_handshake(events)
         finally:
             socket.disable_monitor()
             events.close(0)
+
+    def _connect_socket(self, socket) -> None:
+        try:
+            socket.connect(f"tcp://{self.address}")
+        except self._zmq.ZMQError as e:
+            raise RefusedError(f"--server_address={self.address}: {e}; expected HOST:PORT.") from None
 
     def _await_handshake(self, events) -> None:
         from zmq.utils.monitor import recv_monitor_message
@@ -170,7 +177,7 @@ class RemotePolicy:
                 except self._zmq.ZMQError:
                     logging.debug("The server is gone already.")
             self._drop()
-            self._context.term()
+            self._context.destroy(0)
 
     def __enter__(self) -> RemotePolicy:
         return self

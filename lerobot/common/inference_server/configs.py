@@ -70,7 +70,7 @@ class RobotClientConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"--{name}={getattr(self, name)}: expected a positive number.")
         host, _, port = self.server_address.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"--server_address={self.server_address}: expected HOST:PORT.")
 
 

@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from lerobot.common.utils.import_utils import require_package
+from lerobot.common.inference_server.zeromq import import_zmq
 
 SHORTEST = 16  # characters of a token
 MAKE_ONE = "python -c 'import secrets; print(secrets.token_urlsafe(32))' > token.txt; chmod 600 token.txt"
@@ -71,12 +71,3 @@ def require_token(host: str, token: str | None, what: str) -> None:
     """ValueError for an address beyond this machine without a token."""
     if token is None and not is_loopback(host):
         raise ValueError(f"{what} {host} is not this machine alone: --token_file=FILE is needed. Make one: {MAKE_ONE}")
-
-
-def import_zmq():
-    """The zmq module; ImportError naming the extra."""
-    require_package("pyzmq", "remote", "zmq")
-    import zmq
-    import zmq.utils.z85
-
-    return zmq

@@ -13,7 +13,8 @@ import numpy as np
 
 from lerobot.common.checks.finding import Finding, worst
 from lerobot.common.inference_server import pictures, wire
-from lerobot.common.inference_server.keys import derive_keys, import_zmq, require_token
+from lerobot.common.inference_server.keys import derive_keys, require_token
+from lerobot.common.inference_server.zeromq import import_zmq, make_context
 
 if TYPE_CHECKING:
     from lerobot.common.inference_server.planner import Planner
@@ -22,6 +23,8 @@ LEASE_S = 10.0  # a client that was silent for this long loses its arm to anothe
 MOST_CLIENTS = 64
 PARTS = 2  # of a message as it arrives: the connection it came by, and the message
 POLL_MS = 100
+CLOSE_S = 10.0  # that closing waits for a chunk in the making
+HAND_OVER_MS = 1000  # from the thread that computes to the one that talks
 
 
 @dataclass
@@ -73,7 +76,7 @@ class PolicyServer:
         require_token(host, token, "--host")
         self.planners, self._now = dict(planners), now
         self._zmq = zmq = import_zmq()
-        self._context = zmq.Context()
+        self._context = make_context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._authenticator = None
         self.clients: dict[bytes, Client] = {}
@@ -128,16 +131,23 @@ class PolicyServer:
             self.close()
 
     def close(self) -> None:
-        """Stop and free the port."""
+        """Stop and free the port; a policy that computes for longer than `CLOSE_S` is left behind."""
         self._stop.set()
         with self._arrived:
             self._arrived.notify_all()
-        while self._threads:
-            self._threads.pop().join()
+        end = time.monotonic() + CLOSE_S
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        left = [thread.name for thread in self._threads if thread.is_alive()]
+        self._threads.clear()
         if self._authenticator is not None:
             self._authenticator.stop()
+            self._authenticator = None
         self._socket.close(0)
-        self._context.destroy(0)
+        if left:  # it uses the context, and ends with the program
+            logging.warning("%s did not end within %.0f s.", " and ".join(left), CLOSE_S)
+        else:
+            self._context.destroy(0)
 
     def __enter__(self) -> PolicyServer:
         return self.start()
@@ -276,7 +286,7 @@ class PolicyServer:
 
     def _compute(self) -> None:
         done = self._context.socket(self._zmq.PUSH)
-        done.linger = 0
+        done.linger, done.sndtimeo = 0, HAND_OVER_MS
         done.connect("inproc://done")
         while True:
             with self._arrived:
@@ -285,7 +295,10 @@ class PolicyServer:
                     break
                 peer = next(iter(self._waiting))  # whoever waits longest, with its newest observation
                 work = self._waiting.pop(peer)
-            done.send_multipart([peer, self._answer(peer, work)])
+            try:
+                done.send_multipart([peer, self._answer(peer, work)])
+            except self._zmq.Again:  # the other thread has ended, or is very busy: this client asks again
+                logging.debug("An answer for %s was dropped.", work.client.name)
         done.close(0)
 
     def _answer(self, peer: bytes, work: Work) -> bytes:
