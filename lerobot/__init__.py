@@ -8,7 +8,7 @@ __all__ = ["__version__"]
 
 def __getattr__(name: str):
     """`available_policies` and the like, looked up when they are asked for."""
-    if name.startswith("available_") or name == "env_task_pairs":
+    if name.startswith(("available_", "env_")):
         from lerobot import available
 
         return getattr(available, name)

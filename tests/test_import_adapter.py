@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,21 @@ def test_every_public_name_is_the_object_here(line):
         assert value is getattr(ours, word), word
         if isinstance(value, type) or hasattr(value, "__code__"):
             assert import_adapter.here(value.__module__) == value.__module__, word
+
+
+ABSENT_NAMES = PUBLIC_NAMES.parent / "absent.txt"
+
+
+@pytest.mark.parametrize("line", ABSENT_NAMES.read_text().splitlines())
+def test_every_absent_name_is_an_import_error_that_names_the_nearest(line):
+    name, _, nearest = line.partition(": ")
+    package, _, leaf = name.rpartition(".")
+    for statement in (f"from {package} import {leaf}", *([f"import {name}"] if leaf.islower() else [])):
+        with pytest.raises(ImportError, match=re.escape(f"'{nearest}'")):
+            exec(statement)
+    package, _, leaf = nearest.rpartition(".")  # which exists
+    parent = importlib.import_module(package)
+    assert hasattr(parent, leaf) or importlib.import_module(nearest)
 
 
 @pytest.mark.parametrize("module", import_adapter.NAMES)

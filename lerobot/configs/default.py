@@ -83,6 +83,21 @@ class PeftConfig:
 
 
 @dataclass
+class JobConfig:
+    """Where a training runs (LeRobot 0.6): here. Raises ValueError for another machine."""
+
+    target: str | None = None
+    image: str | None = None
+    timeout: str = "2d"
+    detach: bool = False
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        if self.target not in (None, "local"):
+            raise ValueError(f"--job.target={self.target}: remote jobs are not started from here; run train.py there.")
+
+
+@dataclass
 class EvalConfig:
     """Evaluation in an environment."""
 

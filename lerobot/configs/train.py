@@ -259,6 +259,25 @@ class TrainPipelineConfig:
         return parser.parse(cls, [f"--config_path={file}", *(cli_args or [])])
 
 
+@dataclass
+class TrainRLServerPipelineConfig(TrainPipelineConfig):
+    """The configuration of LeRobot's learner and actor (HIL-SERL), so that files with it are read.
+
+    `dataset` may be left out: such a run learns from what the robot does. `train.py`, which learns from a dataset,
+    needs one.
+    """
+
+    dataset: DatasetConfig | None = None
+
+    def validate(self) -> None:
+        """As every training; raises ValueError without a dataset."""
+        if self.dataset is None:
+            raise ValueError(
+                "Training here learns from a dataset: set --dataset.root=FOLDER or --dataset.repo_id=NAME."
+            )
+        super().validate()
+
+
 def newest_train_config(output_dir: str | Path | None) -> Path:
     """Where the newest whole checkpoint of a run keeps its configuration; damaged ones are passed over with a warning.
 

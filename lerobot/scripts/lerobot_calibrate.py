@@ -6,9 +6,17 @@ The same as `control_robot.py --control.type=calibrate`.
 import sys
 
 from lerobot.common.robot_devices.control_configs import parse_control
+from lerobot.common.robot_devices.newer_configs import CalibrateConfig
 from lerobot.common.robot_devices.newer_flags import translate
 from lerobot.common.utils.utils import init_logging, run_command
 from lerobot.scripts.control_robot import control_robot
+
+__all__ = ["CalibrateConfig", "main", "calibrate"]
+
+
+def calibrate(cfg: CalibrateConfig):
+    """Do what the command does, for a configuration built in Python."""
+    return control_robot(cfg.control())
 
 
 def main() -> None:

@@ -6,9 +6,17 @@ The same as `control_robot.py --control.type=replay`.
 import sys
 
 from lerobot.common.robot_devices.control_configs import parse_control
+from lerobot.common.robot_devices.newer_configs import DatasetReplayConfig, ReplayConfig
 from lerobot.common.robot_devices.newer_flags import translate
 from lerobot.common.utils.utils import init_logging, run_command
 from lerobot.scripts.control_robot import control_robot
+
+__all__ = ["DatasetReplayConfig", "ReplayConfig", "main", "replay"]
+
+
+def replay(cfg: ReplayConfig):
+    """Do what the command does, for a configuration built in Python."""
+    return control_robot(cfg.control())
 
 
 def main() -> None:

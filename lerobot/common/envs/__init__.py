@@ -2,5 +2,17 @@
 
 from lerobot.common.envs.configs import AlohaEnv, EnvConfig, KochEnv, PushtEnv, XarmEnv
 from lerobot.common.envs.hil_serl import HILSerlRobotEnvConfig, LiberoEnv
+from lerobot.common.envs.hub_envs import HubEnvConfig, IsaaclabArenaEnv, MetaworldEnv
 
-__all__ = ["AlohaEnv", "EnvConfig", "HILSerlRobotEnvConfig", "KochEnv", "LiberoEnv", "PushtEnv", "XarmEnv"]
+__all__ = [
+    "AlohaEnv",
+    "EnvConfig",
+    "HILSerlRobotEnvConfig",
+    "HubEnvConfig",
+    "IsaaclabArenaEnv",
+    "KochEnv",
+    "LiberoEnv",
+    "MetaworldEnv",
+    "PushtEnv",
+    "XarmEnv",
+]

@@ -97,16 +97,31 @@ class HILSerlRobotEnvConfig(EnvConfig):
         return {}
 
 
-LIBERO_CAMERAS = {"agentview_image": "image", "robot0_eye_in_hand_image": "image2"}
+LIBERO_KEY_EEF_POS = "robot_state/eef/pos"
+LIBERO_KEY_EEF_QUAT = "robot_state/eef/quat"
+LIBERO_KEY_EEF_MAT = "robot_state/eef/mat"
+LIBERO_KEY_EEF_AXISANGLE = "robot_state/eef/axisangle"
+LIBERO_KEY_GRIPPER_QPOS = "robot_state/gripper/qpos"
+LIBERO_KEY_GRIPPER_QVEL = "robot_state/gripper/qvel"
+LIBERO_KEY_JOINTS_POS = "robot_state/joints/pos"
+LIBERO_KEY_JOINTS_VEL = "robot_state/joints/vel"
+LIBERO_KEY_PIXELS_AGENTVIEW = "pixels/agentview_image"
+LIBERO_KEY_PIXELS_EYE_IN_HAND = "pixels/robot0_eye_in_hand_image"
+
+# key of the environment: the policy's name
+LIBERO_CAMERAS = {
+    LIBERO_KEY_PIXELS_AGENTVIEW: f"{OBS_IMAGES}.image",
+    LIBERO_KEY_PIXELS_EYE_IN_HAND: f"{OBS_IMAGES}.image2",
+}
 # key of the environment: (shape, name below observation.state)
 LIBERO_STATE = {
-    "eef/pos": ((3,), "eef_pos"),
-    "eef/quat": ((4,), "eef_quat"),
-    "eef/mat": ((3, 3), "eef_mat"),
-    "gripper/qpos": ((2,), "gripper_qpos"),
-    "gripper/qvel": ((2,), "gripper_qvel"),
-    "joints/pos": ((7,), "joint_pos"),
-    "joints/vel": ((7,), "joint_vel"),
+    LIBERO_KEY_EEF_POS: ((3,), "eef_pos"),
+    LIBERO_KEY_EEF_QUAT: ((4,), "eef_quat"),
+    LIBERO_KEY_EEF_MAT: ((3, 3), "eef_mat"),
+    LIBERO_KEY_GRIPPER_QPOS: ((2,), "gripper_qpos"),
+    LIBERO_KEY_GRIPPER_QVEL: ((2,), "gripper_qvel"),
+    LIBERO_KEY_JOINTS_POS: ((7,), "joint_pos"),
+    LIBERO_KEY_JOINTS_VEL: ((7,), "joint_vel"),
 }
 
 
@@ -136,10 +151,10 @@ class LiberoEnv(EnvConfig):
         self._add("action", FeatureType.ACTION, (7,), ACTION)
         for camera, name in LIBERO_CAMERAS.items():
             shape = (self.observation_height, self.observation_width, 3)
-            self._add(f"pixels/{camera}", FeatureType.VISUAL, shape, f"{OBS_IMAGES}.{name}")
+            self._add(camera, FeatureType.VISUAL, shape, name)
         if self.obs_type == "pixels_agent_pos":
             for key, (shape, name) in LIBERO_STATE.items():
-                self._add(f"robot_state/{key}", FeatureType.STATE, shape, f"{OBS_STATE}.{name}")
+                self._add(key, FeatureType.STATE, shape, f"{OBS_STATE}.{name}")
 
     @property
     def gym_kwargs(self) -> dict[str, Any]:

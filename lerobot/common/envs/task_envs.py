@@ -7,7 +7,9 @@ from typing import Any
 from lerobot.common.envs import factory
 from lerobot.common.envs.configs import EnvConfig
 from lerobot.common.envs.factory import make_env_config
-from lerobot.common.processor import PolicyProcessorPipeline
+from lerobot.common.envs.hil_serl import LiberoEnv
+from lerobot.common.envs.hub_envs import IsaaclabArenaEnv, make_hub_env, split_names
+from lerobot.common.processor import IsaaclabArenaProcessorStep, LiberoProcessorStep, PolicyProcessorPipeline
 
 __all__ = ["make_env", "make_env_config", "make_env_pre_post_processors"]
 
@@ -21,18 +23,21 @@ def make_env(
 ) -> dict[str, dict[int, Any]]:
     """{type: {0: vector environment}}: the environment of `lerobot.common.envs.factory.make_env` as LeRobot 0.4 has it.
 
-    Raises ValueError for the name of an environment on the hub: its code is not run here.
+    cfg: a configuration, or a hub id `owner/name[@revision][:file]` (see `make_hub_env`).
     """
-    if isinstance(cfg, str):
-        raise ValueError(
-            f"make_env('{cfg}'): environments on the hub are code that is not run here. Install the environment's "
-            "package and give its configuration, for example make_env_config('koch')."
-        )
+    where = cfg if isinstance(cfg, str) else getattr(cfg, "hub_path", None)
+    if where:
+        return make_hub_env(where, n_envs, use_async_envs, trust_remote_code, hub_cache_dir)
     return {cfg.type: {0: factory.make_env(cfg, n_envs, use_async_envs)}}
 
 
 def make_env_pre_post_processors(
     env_cfg: EnvConfig, policy_cfg: Any
 ) -> tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]:
-    """Pipelines between an environment and a policy's own; empty, since no environment here needs a step."""
-    return PolicyProcessorPipeline(steps=[]), PolicyProcessorPipeline(steps=[])
+    """Pipelines between an environment and a policy's own: what LIBERO and IsaacLab Arena need, else empty."""
+    steps = []
+    if isinstance(env_cfg, LiberoEnv):
+        steps = [LiberoProcessorStep()]
+    elif isinstance(env_cfg, IsaaclabArenaEnv):
+        steps = [IsaaclabArenaProcessorStep(split_names(env_cfg.state_keys), split_names(env_cfg.camera_keys))]
+    return PolicyProcessorPipeline(steps=steps), PolicyProcessorPipeline(steps=[])

@@ -109,6 +109,40 @@ class MultiAdamConfig(OptimizerConfig):
         )
 
 
+@OptimizerConfig.register_subclass("xvla-adamw")
+@dataclass
+class XVLAAdamWConfig(OptimizerConfig):
+    """AdamW over X-VLA's three groups: what is named `vlm` at a tenth of rate and decay, soft prompts, the rest.
+
+    `soft_prompt_warmup_lr_scale`, if set, is the soft prompts' first rate over `lr`, else `soft_prompt_lr_scale` is.
+    """
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    soft_prompt_lr_scale: float = 1.0
+    soft_prompt_warmup_lr_scale: float | None = None
+
+    def build(self, params: dict[str, torch.nn.Parameter]) -> torch.optim.Optimizer:
+        if not isinstance(params, dict):
+            raise AssertionError(
+                f"xvla-adamw builds from dict(policy.named_parameters()), got {type(params).__name__}."
+            )
+        trained = {name.lower(): p for name, p in params.items() if p.requires_grad}
+        vlm = {name: p for name, p in trained.items() if "vlm" in name}
+        prompts = {name: p for name, p in trained.items() if "soft_prompt" in name and name not in vlm}
+        rest = [p for name, p in trained.items() if name not in vlm and name not in prompts]
+        scale = self.soft_prompt_warmup_lr_scale
+        scale = self.soft_prompt_lr_scale if scale is None else scale
+        groups = [
+            {"name": "vlm", "params": [*vlm.values()], "lr": self.lr * 0.1, "weight_decay": self.weight_decay * 0.1},
+            {"name": "soft_prompts", "params": [*prompts.values()], "lr": self.lr * scale},
+            {"name": "other", "params": rest},
+        ]
+        used = [group for group in groups if group["params"]]
+        return torch.optim.AdamW(used, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+
+
 def save_optimizer_state(optimizer, save_dir: Path) -> None:
     """Write an optimizer (or one per sub-folder for a dict of them) as safetensors and JSON."""
     write_optimizer_state(copy_optimizer_state(optimizer), save_dir)

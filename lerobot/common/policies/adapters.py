@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -31,10 +31,11 @@ def has_adapter(policy: PreTrainedPolicy) -> bool:
     return hasattr(policy, "adapter_handle")
 
 
-def add_adapter(policy: PreTrainedPolicy, settings: PeftConfig) -> None:
+def add_adapter(policy: PreTrainedPolicy, settings: PeftConfig | Any) -> None:
     """Freeze a loaded policy and attach fresh adapters, the only part that is trained from then on.
 
-    Raises ImportError without peft and ValueError for settings that do not fit the policy.
+    settings: ours, or a configuration object of peft (LoraConfig and the like). Raises ImportError without peft and
+    ValueError for settings that do not fit the policy.
     """
     config = policy.config
     if not config.pretrained_path:
@@ -46,7 +47,7 @@ def add_adapter(policy: PreTrainedPolicy, settings: PeftConfig) -> None:
         )
     if not getattr(config, "load_vlm_weights", True):
         logging.warning("The checkpoint's vision-language model was built with load_vlm_weights=false.")
-    chosen = _peft_settings(policy, settings)
+    chosen = _peft_settings(policy, settings) if isinstance(settings, PeftConfig) else settings
     base = Path(config.pretrained_path).expanduser()
     try:
         handle = _peft().get_peft_model(policy, chosen)
@@ -57,7 +58,7 @@ def add_adapter(policy: PreTrainedPolicy, settings: PeftConfig) -> None:
     config.use_peft = True
     _refuse_untrained(policy)
     count = sum(p.numel() for p in policy.parameters() if p.requires_grad)
-    logging.info("Adapter: %s of rank %d, %d parameters trained.", chosen.peft_type.value, settings.r, count)
+    logging.info("Adapter: %s, %d parameters trained.", chosen.peft_type.value, count)
 
 
 def _peft():

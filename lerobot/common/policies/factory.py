@@ -126,12 +126,12 @@ def make_pre_post_processors(
     """
     given = preprocessor_overrides or {}, postprocessor_overrides or {}
     if pretrained_path is None:
-        return _for_tasks(policy_cfg, _override(_build(policy_cfg, dataset_stats), given))
+        return _finish(policy_cfg, _override(_build(policy_cfg, dataset_stats), given))
     policy_cfg.pretrained_path = policy_cfg.pretrained_path or str(pretrained_path)  # its tokenizer may lie there
     hub = {k: v for k, v in kwargs.items() if k in HUB_OPTIONS}
     if find_file(pretrained_path, preprocessor_config_filename, required=False, **hub) is None:
         built = _build(policy_cfg, _statistics_in_weights(policy_cfg, pretrained_path, hub))
-        return _for_tasks(policy_cfg, _override(built, given))
+        return _finish(policy_cfg, _override(built, given))
     from lerobot.common.processor import PolicyProcessorPipeline
     from lerobot.common.processor.converters import policy_action_to_transition, transition_to_policy_action
     from lerobot.common.processor.loading import read_pipeline_file
@@ -154,11 +154,17 @@ def make_pre_post_processors(
         to_output=transition_to_policy_action,
         **hub,
     )
-    return _for_tasks(policy_cfg, (preprocessor, postprocessor))
+    return _finish(policy_cfg, (preprocessor, postprocessor))
 
 
-def _for_tasks(cfg: PreTrainedConfig, pipelines: tuple) -> tuple:
-    """`pipelines`, the preprocessor of which warns of sentences that the policy was not trained on."""
+def _finish(cfg: PreTrainedConfig, pipelines: tuple) -> tuple:
+    """`pipelines`, the preprocessor of which warns of sentences that the policy was not trained on.
+
+    Where its actions are relative to the state, the postprocessor reads that state.
+    """
+    from lerobot.common.processor.relative_actions import connect_relative_actions
+
+    connect_relative_actions(*pipelines)
     for step in pipelines[0].steps:
         if hasattr(step, "known_tasks"):
             step.known_tasks = set(getattr(cfg, "training_tasks", ()))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import abc
 import logging
 from pathlib import Path
-from typing import ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import torch
+from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
@@ -16,11 +17,14 @@ from lerobot.common.constants import SAFETENSORS_SINGLE_FILE
 from lerobot.common.policies.adapters import (
     ADAPTER_WEIGHTS,
     adapter_weights,
+    add_adapter,
     has_adapter,
     load_with_adapter,
     save_adapter_config,
 )
+from lerobot.common.policies.model_card import make_model_card, push_model
 from lerobot.common.utils.hub import HubMixin, find_file
+from lerobot.configs.default import PeftConfig
 from lerobot.configs.policies import PreTrainedConfig
 
 
@@ -120,6 +124,27 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
     def can_train(self, parameter: str) -> bool:
         """Whether gradients reach this parameter under the configuration's freezing flags."""
         return True
+
+    def wrap_with_peft(self, peft_config: Any = None, peft_cli_overrides: dict[str, Any] | None = None):
+        """Freeze this loaded policy, put adapters on its layers (see `add_adapter`) and return it.
+
+        peft_config: a configuration of peft, else one is made of `peft_cli_overrides`, values of `--peft.*` by name.
+        """
+        given = {k: v for k, v in (peft_cli_overrides or {}).items() if v is not None}
+        if peft_config is not None and given:
+            raise ValueError(f"wrap_with_peft: peft_config is complete by itself; leave {', '.join(given)} out.")
+        add_adapter(self, peft_config if peft_config is not None else PeftConfig(**given))
+        return self
+
+    def generate_model_card(
+        self, dataset_repo_id: str, model_type: str, license: str | None, tags: list[str] | None
+    ) -> ModelCard:
+        """The page that this policy has on the hub."""
+        return make_model_card(dataset_repo_id, model_type, license, tags, self.config.repo_id)
+
+    def push_model_to_hub(self, cfg, peft_model: Any = None) -> str:
+        """Upload this policy, adapters included, with the training configuration `cfg`; see `push_model`."""
+        return push_model(self, cfg)
 
     @classmethod
     def from_pretrained(

@@ -1,5 +1,6 @@
 """What happens to a batch before the policy and to an action after it, saved beside the weights."""
 
+from lerobot.common.processor.action_tokenizer import ActionTokenizerProcessorStep
 from lerobot.common.processor.aloha import AlohaActionsProcessorStep, AlohaInputsProcessorStep
 from lerobot.common.processor.batch import AddBatchDimensionProcessorStep
 from lerobot.common.processor.converters import (
@@ -26,12 +27,16 @@ from lerobot.common.processor.core import (
     TransitionKey,
 )
 from lerobot.common.processor.device import DeviceProcessorStep
+from lerobot.common.processor.env_steps import IsaaclabArenaProcessorStep, LiberoProcessorStep
 from lerobot.common.processor.factory import (
+    DefaultPolicyProcessorSteps,
+    make_default_policy_processor_steps,
     make_default_pre_post_processors,
     make_default_processors,
     make_default_robot_action_processor,
     make_default_robot_observation_processor,
     make_default_teleop_action_processor,
+    make_policy_processor_pipelines,
 )
 from lerobot.common.processor.images import ImageCropResizeProcessorStep, images_to_float
 from lerobot.common.processor.interaction import (
@@ -60,6 +65,13 @@ from lerobot.common.processor.pipeline import (
     RobotProcessorPipeline,
 )
 from lerobot.common.processor.registry import ProcessorStepRegistry
+from lerobot.common.processor.relative_actions import (
+    AbsoluteActionsProcessorStep,
+    RelativeActionsProcessorStep,
+    connect_relative_actions,
+    to_absolute_actions,
+    to_relative_actions,
+)
 from lerobot.common.processor.rename import RenameObservationsProcessorStep, rename_stats
 from lerobot.common.processor.robot_actions import (
     MapDeltaActionToRobotActionStep,
@@ -95,7 +107,9 @@ from lerobot.common.processor.text import (
 from lerobot.common.processor.tokenizer import TokenizerProcessorStep
 
 __all__ = [
+    "AbsoluteActionsProcessorStep",
     "ActionProcessorStep",
+    "ActionTokenizerProcessorStep",
     "AddBatchDimensionProcessorStep",
     "AddTeleopActionAsComplimentaryDataStep",
     "AddTeleopEventsAsInfoStep",
@@ -103,6 +117,7 @@ __all__ = [
     "AlohaInputsProcessorStep",
     "ComplementaryDataProcessorStep",
     "DataProcessorPipeline",
+    "DefaultPolicyProcessorSteps",
     "DeviceProcessorStep",
     "DoneProcessorStep",
     "EnvAction",
@@ -114,7 +129,9 @@ __all__ = [
     "ImageCropResizeProcessorStep",
     "InfoProcessorStep",
     "InterventionActionProcessorStep",
+    "IsaaclabArenaProcessorStep",
     "JointVelocityProcessorStep",
+    "LiberoProcessorStep",
     "MapDeltaActionToRobotActionStep",
     "MapTensorToDeltaActionDictStep",
     "MotorCurrentProcessorStep",
@@ -132,6 +149,7 @@ __all__ = [
     "ProcessorMigrationError",
     "ProcessorStep",
     "ProcessorStepRegistry",
+    "RelativeActionsProcessorStep",
     "RenameObservationsProcessorStep",
     "RewardClassifierProcessorStep",
     "RewardProcessorStep",
@@ -150,22 +168,27 @@ __all__ = [
     "UnnormalizerProcessorStep",
     "VanillaObservationProcessorStep",
     "batch_to_transition",
+    "connect_relative_actions",
     "create_transition",
     "from_tensor_to_numpy",
     "hotswap_stats",
     "identity_transition",
     "images_to_float",
+    "make_default_policy_processor_steps",
     "make_default_pre_post_processors",
     "make_default_processors",
     "make_default_robot_action_processor",
     "make_default_robot_observation_processor",
     "make_default_teleop_action_processor",
+    "make_policy_processor_pipelines",
     "observation_to_transition",
     "policy_action_to_transition",
     "rename_stats",
     "robot_action_observation_to_transition",
     "robot_action_to_transition",
     "statistics_from_legacy_state",
+    "to_absolute_actions",
+    "to_relative_actions",
     "to_tensor",
     "transition_to_batch",
     "transition_to_observation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lerobot.common.constants import POLICY_POSTPROCESSOR_DEFAULT_NAME, POLICY_PREPROCESSOR_DEFAULT_NAME
@@ -19,6 +20,7 @@ from lerobot.common.processor.device import DeviceProcessorStep
 from lerobot.common.processor.images import ImageCropResizeProcessorStep
 from lerobot.common.processor.normalize import NormalizerProcessorStep, Stats, UnnormalizerProcessorStep
 from lerobot.common.processor.pipeline import DataProcessorPipeline, IdentityProcessorStep
+from lerobot.common.processor.relative_actions import connect_relative_actions
 from lerobot.common.processor.rename import RenameObservationsProcessorStep
 from lerobot.common.processor.steps import ProcessorStep
 
@@ -42,21 +44,52 @@ def make_default_pre_post_processors(
     """
     size = image_size or config.image_size
     resize = [ImageCropResizeProcessorStep(resize_size=tuple(size))] if size else []
+    steps = make_default_policy_processor_steps(config, dataset_stats)
+    before = [steps.rename, steps.add_batch_dimension, *resize, *extra_steps_before_device]
+    return make_policy_processor_pipelines(
+        [*before, steps.device, steps.normalizer], [steps.unnormalizer, steps.to_cpu]
+    )
+
+
+@dataclass
+class DefaultPolicyProcessorSteps:
+    """The steps that every policy's pipelines are made of."""
+
+    rename: RenameObservationsProcessorStep
+    add_batch_dimension: AddBatchDimensionProcessorStep
+    device: DeviceProcessorStep
+    normalizer: NormalizerProcessorStep
+    unnormalizer: UnnormalizerProcessorStep
+    to_cpu: DeviceProcessorStep
+
+
+def make_default_policy_processor_steps(
+    config: PreTrainedConfig, dataset_stats: Stats | None = None
+) -> DefaultPolicyProcessorSteps:
+    """Fresh steps for a policy's features, device and modes of normalization."""
     shared = {"norm_map": config.normalization_mapping, "stats": dataset_stats}
     features = {**config.input_features, **config.output_features}
-    preprocessor = DataProcessorPipeline(
-        [
-            RenameObservationsProcessorStep(),
-            AddBatchDimensionProcessorStep(),
-            *resize,
-            *extra_steps_before_device,
-            DeviceProcessorStep(config.device),
-            NormalizerProcessorStep(features, device=config.device, **shared),
-        ],
-        name=POLICY_PREPROCESSOR_DEFAULT_NAME,
+    return DefaultPolicyProcessorSteps(
+        RenameObservationsProcessorStep(),
+        AddBatchDimensionProcessorStep(),
+        DeviceProcessorStep(config.device),
+        NormalizerProcessorStep(features, device=config.device, **shared),
+        UnnormalizerProcessorStep(config.output_features, **shared),
+        DeviceProcessorStep("cpu"),
     )
+
+
+def make_policy_processor_pipelines(
+    input_steps: Sequence[ProcessorStep], output_steps: Sequence[ProcessorStep]
+) -> PrePost:
+    """(preprocessor from batch to batch, postprocessor from action to action), under the names of a checkpoint's files.
+
+    Steps that make actions relative and absolute are connected.
+    """
+    connect_relative_actions(input_steps, output_steps)
+    preprocessor = DataProcessorPipeline(list(input_steps), name=POLICY_PREPROCESSOR_DEFAULT_NAME)
     postprocessor = DataProcessorPipeline(
-        [UnnormalizerProcessorStep(config.output_features, **shared), DeviceProcessorStep("cpu")],
+        list(output_steps),
         name=POLICY_POSTPROCESSOR_DEFAULT_NAME,
         to_transition=policy_action_to_transition,
         to_output=transition_to_policy_action,

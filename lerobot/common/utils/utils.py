@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,3 +115,9 @@ __all__ = [
     "is_valid_numpy_dtype_string",
     "run_command",
 ]
+
+
+def unwrap_scalar(value: Any) -> Any:
+    """The Python number in a tensor or array of one element; anything else as it is."""
+    single = isinstance(value, torch.Tensor | np.ndarray | np.generic) and np.prod(value.shape) == 1
+    return value.item() if single else value
