@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from lerobot.common.datasets.transforms import ImageTransformsConfig
+from lerobot.common.player.blending import FADE
 
 
 @dataclass
@@ -107,6 +108,7 @@ class EvalConfig:
     # how chunks are played: sync (plan, then move), async (plan while moving), rtc (async, and continue the old chunk)
     player: str = "sync"
     latency_ms: float = 0.0  # simulated time that a chunk takes
+    fade: int = FADE  # actions over which a chunk of --eval.player=async takes over from the one before; 0: at once
 
     @property
     def plays(self) -> bool:
@@ -118,6 +120,8 @@ class EvalConfig:
             raise ValueError(f"--eval.latency_ms={self.latency_ms}: expected 0 or more.")
         if self.player not in ("sync", "async", "rtc"):
             raise ValueError(f"--eval.player={self.player}: expected sync, async or rtc.")
+        if self.fade < 0:
+            raise ValueError(f"--eval.fade={self.fade}: expected 0 or more.")
         if self.n_episodes < 1:
             raise ValueError(f"--eval.n_episodes={self.n_episodes}: expected at least 1.")
         self.batch_size = min(self.batch_size, self.n_episodes)

@@ -9,7 +9,7 @@ serves this machine alone; for others add `--host=0.0.0.0 --token_file=token.txt
 import logging
 import sys
 
-from lerobot.common.inference_server.configs import PolicyServerConfig, without_foreign_flags
+from lerobot.common.inference_server.configs import OF_SERVER, PolicyServerConfig, without_foreign_flags
 from lerobot.common.inference_server.keys import read_token, require_token
 from lerobot.common.inference_server.planner import CheckpointPlanner
 from lerobot.common.inference_server.server import PolicyServer
@@ -42,7 +42,7 @@ def serve(cfg: PolicyServerConfig) -> None:
 def main() -> None:
     """The command."""
     init_logging()
-    run_command(lambda: serve(parser.parse(PolicyServerConfig, without_foreign_flags(sys.argv[1:]))))
+    run_command(lambda: serve(parser.parse(PolicyServerConfig, without_foreign_flags(sys.argv[1:], OF_SERVER))))
 
 
 if __name__ == "__main__":

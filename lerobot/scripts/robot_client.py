@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lerobot.common.checks.finding import Finding
 from lerobot.common.inference_server.client import RefusedError, RemotePolicy, ServerError
-from lerobot.common.inference_server.configs import RobotClientConfig, without_foreign_flags
+from lerobot.common.inference_server.configs import OF_CLIENT, RobotClientConfig, without_foreign_flags
 from lerobot.common.inference_server.drive import RemotePlanner, RemoteRunner, try_out
 from lerobot.common.inference_server.handshake import describe_robot, name_arms
 from lerobot.common.inference_server.keys import read_token
@@ -82,6 +82,9 @@ class RobotClient:
             text = f"A chunk took {milliseconds / 1e3:.1f} s, --deadline_s is {cfg.deadline_s}."
             fix = f"--deadline_s={milliseconds / 500:.0f} --land_after_s={milliseconds / 250:.0f}, or a faster server"
             findings.append(Finding("remote.slow", "error", text, fix=fix))
+        if cfg.policy_type not in (None, welcome["policy"]):
+            text = f"The server's checkpoint is of type {welcome['policy']}, --policy_type={cfg.policy_type}."
+            findings.append(Finding("remote.policy_type", "error", text, fix="--checkpoint=NAME, or another server"))
         if cfg.player == "rtc" and not welcome["rtc"]:
             text = f"The policy '{welcome['policy']}' cannot continue a chunk."
             findings.append(Finding("remote.rtc", "error", text, fix="--player=async"))
@@ -95,7 +98,8 @@ class RobotClient:
         cfg, pace = self.cfg, Pace(self.cfg.fps)
         patience = QUICK / cfg.fps if cfg.player == "sync" else 0.0
         self.planner = RemotePlanner(self.remote, patience)
-        player = ChunkPlayer(self.planner, cfg.player, cfg.fps, self._steps())
+        words = {"blend": cfg.blend(), "ask_at": cfg.chunk_size_threshold}
+        player = ChunkPlayer(self.planner, cfg.player, cfg.fps, self._steps(), **words)
         runner = RemoteRunner(self.robot, player, cfg.land_after_s)
         try:
             control_loop(self.robot, cfg.duration_s, policy=runner, fps=cfg.fps, single_task=cfg.task, pace=pace)
@@ -137,7 +141,7 @@ def main() -> None:
 
 def parse(argv: list[str]) -> RobotClientConfig:
     """The configuration of a command line, of ours or LeRobot's."""
-    return parser.parse(RobotClientConfig, without_foreign_flags(argv))
+    return parser.parse(RobotClientConfig, without_foreign_flags(argv, OF_CLIENT))
 
 
 if __name__ == "__main__":

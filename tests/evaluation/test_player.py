@@ -34,6 +34,15 @@ def test_async_holds_only_at_the_start():
     assert played("sync", 66)["player"]["held"] > 2
 
 
+def test_async_fades_as_it_is_told_to():
+    def jumps(fade):
+        env = make_reach()
+        parts = with_player(make_policy(noise=0.05), same, same, "async", 66, env, fade)
+        return rollout(env, *parts, seeds=[3])["player"]["seam_jump"]
+
+    assert 0 < 2 * jumps(5) < jumps(0)
+
+
 def test_nothing_of_an_episode_is_played_in_the_next():
     env = make_reach()
     parts = with_player(make_policy(noise=0.05), same, same, "sync", 66, env)
@@ -57,6 +66,6 @@ def test_what_cannot_be_played_is_refused_with_the_flag():
     policy.config.n_obs_steps = 2
     with pytest.raises(ValueError, match="--eval.latency_ms=0"):
         with_player(policy, same, same, "async", 100, env)
-    for flags in ({"player": "fast"}, {"latency_ms": -1.0}, {"latency_ms": float("nan")}):
+    for flags in ({"player": "fast"}, {"latency_ms": -1.0}, {"latency_ms": float("nan")}, {"fade": -1}):
         with pytest.raises(ValueError, match=f"--eval.{next(iter(flags))}"):
             EvalConfig(**flags)

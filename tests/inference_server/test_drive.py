@@ -14,7 +14,7 @@ pytest.importorskip("mujoco")
 
 from lerobot.common.inference_server import drive
 from lerobot.common.inference_server.client import ServerError
-from lerobot.common.inference_server.configs import PolicyServerConfig
+from lerobot.common.inference_server.configs import OF_SERVER, PolicyServerConfig, without_foreign_flags
 from lerobot.common.inference_server.planner import Plan
 from lerobot.scripts import robot_client as script
 from lerobot.scripts.robot_client import RobotClient, parse, robot_client
@@ -165,16 +165,37 @@ def test_nothing_is_energised_when_the_server_does_not_answer_or_refuses(serve, 
     refusing.close()
 
 
-def test_flags_of_lerobot_pass_and_those_by_which_a_client_would_choose_the_checkpoint_do_not(caplog):
-    cfg = parse([*SIM, "--chunk_size_threshold=0.5", "--actions_per_chunk=5"])
-    assert cfg.actions_per_chunk == 5 and "chunk_size_threshold has no effect" in caplog.text
+def test_flags_of_lerobot_work_here(caplog):
+    documented = ["--policy_type=act", "--policy_device=mps", "--client_device=cpu", "--actions_per_chunk=5"]
+    documented += ["--chunk_size_threshold=0.5", "--aggregate_fn_name=weighted_average"]
+    cfg = parse([*SIM, *documented, "--debug_visualize_queue_size=True"])
+    assert (cfg.actions_per_chunk, cfg.chunk_size_threshold, cfg.policy_type) == (5, 0.5, "act")
+    assert cfg.blend()(3).tolist() == pytest.approx([0.3] * 3)
+    for name in ("policy_device", "client_device", "debug_visualize_queue_size"):
+        assert f"--{name} has no effect here" in caplog.text
+    server = ["--fps=30", "--inference_latency=0.033", "--obs_queue_timeout=2", "--port=9000"]
+    assert without_foreign_flags(server, OF_SERVER) == ["--port=9000"]
+
+
+def test_a_client_that_would_choose_the_checkpoint_is_refused_and_so_are_wrong_flags():
     with pytest.raises(ValueError, match="policy_server.py"):
         parse([*SIM, "--pretrained_name_or_path=evil/checkpoint"])
     with pytest.raises(ValueError, match="Nothing to serve"):
         PolicyServerConfig()
-    for wrong in ("--player=fast", "--server_address=here", "--server_address=here:70000", "--jpeg_quality=200"):
-        with pytest.raises(ValueError, match="expected"):
-            parse([*SIM, wrong])
+    wrong = ("player=fast", "server_address=here", "server_address=here:70000", "jpeg_quality=200", "fade=-1")
+    wrong += ("actions_per_chunk=0", "chunk_size_threshold=2", "aggregate_fn_name=median", "deadline_s=0")
+    for flag in wrong:
+        with pytest.raises(ValueError, match=f"--{flag.partition('=')[0]}.*expected"):
+            parse([*SIM, f"--{flag}"])
+    with pytest.raises(ValueError, match="for --player=async"):
+        parse([*SIM, "--aggregate_fn_name=average", "--player=rtc"])
+
+
+def test_a_server_with_another_type_of_policy_is_refused_before_torque_is_on(serve, client_for, capsys):
+    client = client_for(serve().address, "--policy_type=act")
+    with pytest.raises(ValueError, match="torque"):
+        client.prepare()
+    assert "is of type counting, --policy_type=act" in capsys.readouterr().out
 
 
 def test_lerobots_module_names_lead_here():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lerobot.common.player.blending import aggregate, blended, fade
 from lerobot.common.player.chunk_player import Chunk, ChunkPlayer, DelayEstimate
 
 FPS = 30
@@ -35,7 +36,7 @@ class Run:
 
     def __init__(self, mode, delays, length=40, n_action_steps=15, **kwargs):
         self.planner = Planner(length)
-        self.player = ChunkPlayer(self.planner, mode, FPS, n_action_steps, **kwargs)
+        self.player = ChunkPlayer(self.planner, mode, FPS, n_action_steps, **{"blend": fade(0), **kwargs})
         self.delays, self.tick, self.ready, self.now = list(delays), 0, None, 0.0
 
     def step(self, period=1 / FPS):
@@ -211,11 +212,12 @@ def test_nothing_of_an_episode_survives_its_end():
 
 
 def test_seams_are_measured_against_what_would_have_been_sent():
-    run = Run("async", [6])
+    run = Run("async", [6], blend=fade(5))
     run.steps(100)
     report = run.player.report()
-    # All chunks agree about the ticks from the second one on; the first seam is the six ticks of the initial wait.
-    assert report["seams"] > 3 and report["seam_jump_max"] == 6.0 and report["seam_jump"] < 2.0
+    # All chunks agree about the ticks from the second one on; the first seam is the six ticks of the initial wait, of
+    # which the first faded action takes one sixth.
+    assert report["seams"] > 3 and report["seam_jump_max"] == pytest.approx(1.0) and report["seam_jump"] < 0.4
 
 
 def test_observations_are_asked_for_whenever_one_is_read():
@@ -227,3 +229,82 @@ def test_observations_are_asked_for_whenever_one_is_read():
             assert expected or len(run.planner.requests) == asked
         if mode == "sync":
             assert not expected
+
+
+class Levels:
+    """A planner whose k-th chunk is `length` times 10 k; it comes `delay` ticks after it was asked for."""
+
+    def __init__(self, length=20, delay=0):
+        self.length, self.delay, self.count, self.left = length, delay, 0, None
+
+    def start(self, request):
+        self.count, self.left = self.count + 1, self.delay
+
+    def result(self):
+        if self.left:
+            self.left -= 1
+        elif self.left == 0:
+            self.left = None
+            actions = torch.full((self.length, 1), 10.0 * self.count)
+            return Chunk(actions, actions[None])
+
+    def reset(self):
+        self.left = None
+
+
+def play(mode, ticks, planner=None, n_action_steps=12, **kwargs):
+    player = ChunkPlayer(planner or Levels(), mode, FPS, n_action_steps, **kwargs)
+    actions = [player.step(tick, tick / FPS) for tick in range(ticks)]
+    return [None if action is None else action[0].item() for action in actions]
+
+
+def test_an_async_chunk_fades_in_over_five_actions():
+    # Two chunks of the first tick: the delay is not known yet.
+    faded = [level + 10 * k / 6 for level in (10, 20) for k in range(1, 6)]
+    expected = [10.0, *faded[:5], *[20.0] * 7, *faded[5:], *[30.0] * 6]
+    assert play("async", 24) == pytest.approx(expected)
+
+
+def test_other_modes_play_a_chunk_as_it_is():
+    assert play("sync", 24) == [10.0] * 12 + [20.0] * 12
+    assert play("rtc", 14) == [10.0] + [20.0] * 12 + [30.0]
+
+
+def test_a_late_chunk_fades_in_from_where_the_arm_was_held():
+    sent = play("async", 60, Levels(length=8, delay=12), n_action_steps=8)
+    assert sent[:12] == [None] * 12 and sent[12:32] == [10.0] * 20  # eight actions, then it was held
+    first = next(i for i, action in enumerate(sent) if action not in (None, 10.0))
+    rest = sent[first + 5] - 10.0
+    assert sent[first : first + 5] == pytest.approx([10 + rest * k / 6 for k in range(1, 6)])
+
+
+def test_a_chunk_shorter_than_its_fading_is_blended_as_far_as_it_goes():
+    new = torch.full((2, 1), 6.0)
+    assert blended(new, torch.zeros(9, 1), torch.ones(1), fade(5)(9))[:, 0].tolist() == pytest.approx([1.0, 2.0])
+    assert blended(new, torch.zeros(0, 1), torch.ones(1), fade(0)(0)) is new
+
+
+def test_the_plan_after_an_old_chunks_end_is_its_last_action():
+    old, new = torch.tensor([[[0.0, 0.0]], [[3.0, 3.0]]]), torch.full((5, 1, 2), 6.0)  # (T, B, A)
+    played = blended(new, old, torch.full((1, 2), 99.0), fade(3)(2))
+    assert played[..., 0].flatten().tolist() == pytest.approx([1.5, 4.5, 5.25, 6.0, 6.0])
+
+
+@pytest.mark.parametrize(
+    "name, old", [("weighted_average", 0.3), ("latest_only", 0.0), ("average", 0.5), ("conservative", 0.7)]
+)
+def test_lerobots_aggregates_hold_wherever_both_chunks_have_an_action(name, old):
+    sent = play("async", 4, Levels(length=4), blend=aggregate(name))
+    # The second chunk comes one tick after the first one, which has three actions left by then.
+    assert sent[0] == 10.0 and sent[1:] == pytest.approx([old * 10 + (1 - old) * 20] * 3)
+    with pytest.raises(ValueError, match="weighted_average, latest_only"):
+        aggregate("median")
+
+
+def test_a_chunk_can_be_asked_for_earlier_than_its_delay_needs():
+    # The next chunk is there 2 ticks after 13 of 15 actions were played, or after 8.
+    for ask_at, expected in ((0.0, 15), (0.5, 10)):
+        run = Run("async", [2], ask_at=ask_at)
+        run.steps(200)
+        asked = [request.observation for request in run.planner.requests][4:]
+        assert {b - a for a, b in zip(asked, asked[1:], strict=False)} == {expected}

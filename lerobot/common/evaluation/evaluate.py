@@ -23,6 +23,7 @@ from lerobot.common.evaluation.filming import film_again, list_films, missing_fi
 from lerobot.common.evaluation.rollout import eval_policy, evaluation_result
 from lerobot.common.evaluation.video import discard_partial
 from lerobot.common.evaluation.workers import EpisodeWorkers
+from lerobot.common.player import blending
 from lerobot.common.policies.cameras import is_empty_camera
 from lerobot.common.policies.pretrained import count_parameters
 
@@ -59,7 +60,7 @@ def evaluate(
         check_features(env, policy.config, preprocessor)
         parts = policy, preprocessor, postprocessor
         if eval_cfg.plays:
-            parts = with_player(*parts, eval_cfg.player, eval_cfg.latency_ms, env)
+            parts = with_player(*parts, eval_cfg.player, eval_cfg.latency_ms, env, eval_cfg.fade)
         with _few_threads(policy, on_cpu):
             result = eval_policy(
                 env,
@@ -116,7 +117,8 @@ def _evaluate_in_workers(env_cfg, eval_cfg, n_workers, parts, videos_dir, n_vide
                 part.save_pretrained(checkpoint)
             registering = [type(env_cfg).__module__, type(parts[0].config).__module__]
             encoded = {"type": env_cfg.type, **draccus.encode(env_cfg)}  # draccus 0.10 gives the type, 0.11 does not
-            playing = [eval_cfg.player, eval_cfg.latency_ms] if eval_cfg.plays else None
+            names = ("player", "latency_ms", "fade")
+            playing = {name: getattr(eval_cfg, name) for name in names} if eval_cfg.plays else None
             workers.load(checkpoint=checkpoint, env=encoded, modules=registering, playing=playing)
             start = time.perf_counter()
             with tqdm(total=len(jobs), desc="Episodes", disable=None, leave=False) as bar:
@@ -131,11 +133,11 @@ def _evaluate_in_workers(env_cfg, eval_cfg, n_workers, parts, videos_dir, n_vide
         discard_partial(folder)
 
 
-def load_for_worker(checkpoint: str, env: dict[str, Any], modules: list[str], playing: list | None = None) -> tuple:
+def load_for_worker(checkpoint: str, env: dict[str, Any], modules: list[str], playing: dict | None = None) -> tuple:
     """An environment, and a policy with its processors from a folder, inside a worker.
 
-    `modules` register the classes that `env` and the checkpoint's config.json name by their type. `playing`: mode and
-    latency (ms) of a chunk player.
+    `modules` register the classes that `env` and the checkpoint's config.json name by their type. `playing`: what
+    `with_player` takes of a chunk player.
     """
     for module in modules:
         importlib.import_module(module)
@@ -150,22 +152,26 @@ def load_for_worker(checkpoint: str, env: dict[str, Any], modules: list[str], pl
     vector_env = make_env(draccus.decode(_env_base(), env), 1)
     check_features(vector_env, config, preprocessor)
     parts = policy, preprocessor, postprocessor
-    return vector_env, *(with_player(*parts, *playing, vector_env) if playing else parts)
+    return vector_env, *(with_player(*parts, env=vector_env, **playing) if playing else parts)
 
 
-def with_player(policy, preprocessor, postprocessor, mode: str, latency_ms: float, env) -> tuple:
+def with_player(
+    policy, preprocessor, postprocessor, player: str, latency_ms: float, env, fade: int = blending.FADE
+) -> tuple:
     """(policy, preprocessor, postprocessor) for a rollout in which a chunk player sends the actions.
 
+    player, latency_ms, fade: as in `EvalConfig`.
     Raises ValueError for a policy whose chunks cannot be played.
     """
     from lerobot.common.player.planners import prepare_player
     from lerobot.common.player.played_policy import PlayedPolicy
 
-    prepare_player(mode, policy, "--eval.player", "--eval.player=sync --eval.latency_ms=0")
+    prepare_player(player, policy, "--eval.player", "--eval.player=sync --eval.latency_ms=0")
     fps = env.metadata.get("render_fps")
     if not fps:
         raise ValueError("--eval.player: the environment does not say its rate (render_fps in its metadata).")
-    played = PlayedPolicy(policy, preprocessor, postprocessor, mode, latency_ms / 1000, fps)
+    parts = policy, preprocessor, postprocessor
+    played = PlayedPolicy(*parts, player, latency_ms / 1000, fps, blending.fade(fade))
     return played, _unchanged, _unchanged
 
 

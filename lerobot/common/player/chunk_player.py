@@ -6,6 +6,7 @@ a clock itself: every tick says what time it is. Rules:
 - a new chunk begins at the action that belongs to the present tick: `min(real delay, actions really consumed)` of its
   first actions are dropped, so nothing is skipped while the arm held and nothing is repeated;
 - a chunk that is late is waited for at the last action; a chunk is never filled up with anything;
+- a chunk that does not know the one before (async) fades in over its first actions, so that the arm does not jump;
 - the first chunk of a run (warm-up) does not count when the delay of the next ones is estimated;
 - a chunk names its joints, or has the player's order.
 """
@@ -15,11 +16,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from lerobot.common.player.blending import Blend, blended, fade
 from lerobot.common.player.motion import MotionReport
 
 MODES = ("sync", "async", "rtc")
@@ -102,7 +105,9 @@ class ChunkPlayer:
     mode: "sync" asks when `n_action_steps` actions of a chunk are played, and holds until the next one is there;
     "async" asks so early that it is there then; "rtc" does so and has it continue the one that is playing.
     n_action_steps: actions played of each chunk. execution_horizon: actions of the old chunk that an rtc chunk
-    continues (at least twice the delay). give_up_s: a chunk after the warm-up that takes longer is an error.
+    continues (at least twice the delay). give_up_s: a chunk after the warm-up that takes longer is an error. blend: how
+    an async chunk takes over (`player.blending`); by default it fades in over 5 actions. ask_at: share of
+    `n_action_steps` that is still to be played when the next chunk is asked for; by default as few as the delay allows.
     """
 
     def __init__(
@@ -114,6 +119,8 @@ class ChunkPlayer:
         names: Sequence[str] | None = None,
         execution_horizon: int = 10,
         give_up_s: float | None = None,
+        blend: Blend | None = None,
+        ask_at: float = 0.0,
     ):
         if mode not in MODES:
             raise ValueError(f"player={mode}: expected one of {', '.join(MODES)}.")
@@ -122,6 +129,8 @@ class ChunkPlayer:
         self.planner, self.mode, self.fps, self.n_action_steps = planner, mode, fps, n_action_steps
         self.names = None if names is None else tuple(names)
         self.execution_horizon, self.give_up_s = execution_horizon, give_up_s
+        self.blend = fade() if blend is None else blend
+        self._early = ask_at * n_action_steps
         self.delay = DelayEstimate()
         self.reset()
 
@@ -189,7 +198,7 @@ class ChunkPlayer:
             return False
         delay = self.delay.ticks()
         played = self._index - self._begin
-        return delay is None or played + delay >= self.n_action_steps or self.remaining <= delay
+        return delay is None or played + max(delay, self._early) >= self.n_action_steps or self.remaining <= delay
 
     def _ask(self, observation: Any) -> None:
         left_over = None
@@ -220,11 +229,20 @@ class ChunkPlayer:
             self.stale += 1  # nothing of it belongs to the present or later
             return
         if self._last is not None:
-            self.motion.seam(chunk.actions[drop] - (self._chunk.actions[self._index] if self.remaining else self._last))
+            chunk = self._taking_over(chunk, drop)
         self._chunk, self._index, self._begin = chunk, drop, drop
         self._end = len(chunk.actions)
         if self.mode == "sync":
             self._end = min(self._end, drop + self.n_action_steps)
+
+    def _taking_over(self, chunk: Chunk, drop: int) -> Chunk:
+        """The chunk as it is played after another one, from its action `drop` on."""
+        old = self._chunk.actions[self._index : self._end]
+        if self.mode == "async":
+            new = blended(chunk.actions[drop:], old, self._last, self.blend(len(old)))
+            chunk = replace(chunk, actions=torch.cat([chunk.actions[:drop], new]))
+        self.motion.seam(chunk.actions[drop] - (old[0] if len(old) else self._last))
+        return chunk
 
     def _give_up(self) -> None:
         waited = self._time - self._pending[0]

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lerobot.common.constants import OBS_STATE
+from lerobot.common.player.blending import Blend
 from lerobot.common.player.planners import DelayedPlanner, PolicyPlan, make_player
 
 
@@ -17,11 +18,14 @@ class PlayedPolicy:
     the first one is there, the arm is held at `observation.state`.
     """
 
-    def __init__(self, policy, preprocessor, postprocessor, mode: str, latency_s: float, fps: float):
+    def __init__(
+        self, policy, preprocessor, postprocessor, mode: str, latency_s: float, fps: float, blend: Blend | None = None
+    ):
         self.policy, self.config, self.name = policy, policy.config, policy.name
         self._plan = PolicyPlan(policy, preprocessor, postprocessor, lambda batch: batch)
         self._tick, self._fps = 0, fps
-        self.player = make_player(DelayedPlanner(self._plan, self._now, latency_s), mode, fps, policy.config)
+        planner = DelayedPlanner(self._plan, self._now, latency_s)
+        self.player = make_player(planner, mode, fps, policy.config, blend=blend)
 
     def _now(self) -> float:
         return self._tick / self._fps

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import draccus
 
 import lerobot.common.policies  # noqa: F401  registers the choices of --control.policy.type
+from lerobot.common.player.blending import FADE
 from lerobot.common.robot_devices.robots.configs import RobotConfig
 from lerobot.common.robot_devices.safety import EnvelopeConfig
 from lerobot.configs import parser
@@ -52,6 +53,7 @@ class RecordControlConfig(ControlConfig):
     # how a policy's chunks are played: sync (plan, then move), async (plan while moving), rtc (async, and continue the
     # chunk that is being played)
     player: str = "sync"
+    fade: int = FADE  # actions over which a chunk of --control.player=async takes over from the one before; 0: at once
     fps: int | None = None  # empty: 30, or the dataset's
     warmup_time_s: float = 10
     episode_time_s: float = 60
@@ -75,6 +77,8 @@ class RecordControlConfig(ControlConfig):
             raise ValueError(f"--control.player={self.player}: expected sync, async or rtc.")
         if self.player != "sync" and self.policy is None:
             raise ValueError(f"--control.player={self.player} plays a policy's chunks: add --control.policy.path=...")
+        if self.fade < 0:
+            raise ValueError(f"--control.fade={self.fade}: expected 0 or more.")
         if self.num_episodes < 1:
             raise ValueError(f"--control.num_episodes={self.num_episodes}: expected at least 1.")
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from lerobot.common.player import blending
+from lerobot.common.player.blending import FADE
 from lerobot.common.player.motion import motion_line
 from lerobot.common.player.planners import DelayedPlanner, PolicyPlan, ThreadPlanner, make_player
 from lerobot.common.robot_devices.control_utils import PolicyRunner, as_batch
@@ -21,7 +23,7 @@ class PlayedRunner(PolicyRunner):
     chunk that takes longer than `give_up_s`.
     """
 
-    def __init__(self, runner: PolicyRunner, mode: str, fps: float, robot):
+    def __init__(self, runner: PolicyRunner, mode: str, fps: float, robot, fade: int = FADE):
         super().__init__(runner.policy, runner.preprocessor, runner.postprocessor, runner.robot_type)
         names = robot.motor_features["action"]["names"]
         plan = PolicyPlan(self.policy, self.preprocessor, self.postprocessor, self._batch, names)
@@ -33,7 +35,8 @@ class PlayedRunner(PolicyRunner):
             planner = ThreadPlanner(plan, PATIENCE / fps if mode == "sync" else 0.0)
         self._planner = planner
         give_up_s = robot.envelope_config.release_after_s
-        self.player = make_player(planner, mode, fps, self.policy.config, names=names, give_up_s=give_up_s)
+        words = {"names": names, "give_up_s": give_up_s, "blend": blending.fade(fade)}
+        self.player = make_player(planner, mode, fps, self.policy.config, **words)
 
     def _batch(self, seen: tuple[dict[str, torch.Tensor], str]) -> dict[str, Any]:
         observation, task = seen

@@ -300,7 +300,7 @@ def _with_player(policy: PolicyRunner | None, cfg: RecordControlConfig, fps: flo
 
     if policy is None or not plays_chunks(policy.policy):
         return policy
-    return PlayedRunner(policy, cfg.player, fps, robot)
+    return PlayedRunner(policy, cfg.player, fps, robot, cfg.fade)
 
 
 def _plan(cfg: RecordControlConfig, dataset, policy: PolicyRunner | None, fps: float) -> Plan:
