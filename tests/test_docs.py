@@ -37,7 +37,7 @@ def test_every_page_stands_in_the_menu():
 
 def test_the_table_of_flags_is_current():
     script = ROOT / "tools" / "flags_page.py"
-    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
