@@ -124,4 +124,6 @@ class EvalConfig:
             raise ValueError(f"--eval.fade={self.fade}: expected 0 or more.")
         if self.n_episodes < 1:
             raise ValueError(f"--eval.n_episodes={self.n_episodes}: expected at least 1.")
+        if self.batch_size < 0:
+            raise ValueError(f"--eval.batch_size={self.batch_size}: expected 0 (chosen from the cores) or more.")
         self.batch_size = min(self.batch_size, self.n_episodes)

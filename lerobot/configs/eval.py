@@ -29,6 +29,9 @@ class EvalPipelineConfig:
 
     def __post_init__(self):
         self.typed_flags: dict[str, str] = {}
+        for name, value in (("seed", self.seed), ("n_videos", self.n_videos)):
+            if value is not None and value < 0:
+                raise ValueError(f"--{name}={value}: expected 0 or more.")
         if self.job_name is None:
             self.job_name = f"{self.env.type}_{self.policy.type}" if self.policy else self.env.type
         if self.output_dir is None:

@@ -271,6 +271,21 @@ def test_no_environment_is_an_error():
         make_env(make_env_config("koch"), n_envs=0)
 
 
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"task": "Nope-v0"}, "--env.task=Nope-v0: gym_koch has .*KochPickPlace-v0"),
+        ({"task": "KochPickPlace-v7"}, "--env.task=KochPickPlace-v7"),
+        ({"episode_length": 0}, "--env.episode_length=0: expected at least 1"),
+        ({"observation_width": -5}, "--env.observation_width=-5"),
+    ],
+)
+def test_an_environment_that_cannot_be_is_named_by_its_flag(wish, message):
+    pytest.importorskip("mujoco")
+    with pytest.raises(ValueError, match=message):
+        make_env(make_env_config("koch", **wish))
+
+
 def test_by_the_new_name_environments_stand_below_their_group_and_task():
     pytest.importorskip("mujoco")
     from lerobot.envs.factory import make_env as make_by_task

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from lerobot.common.envs.koch_sim import scene  # noqa: E402
 from lerobot.common.envs.koch_sim.arm import JOINT_HIGH, JOINT_LOW, REST_POSE  # noqa: E402
 from lerobot.common.envs.koch_sim.demonstration import demonstrate, successful_attempt  # noqa: E402
 from lerobot.common.envs.koch_sim.expert import KochExpert  # noqa: E402
+from lerobot.common.envs.koch_sim.gl import check_gl  # noqa: E402
 from lerobot.common.envs.koch_sim.kinematics import OutOfReachError, inverse, reach_down  # noqa: E402
 from lerobot.common.envs.koch_sim.units import from_degrees, to_degrees  # noqa: E402
 from lerobot.common.envs.koch_sim.world import KochWorld  # noqa: E402
@@ -286,3 +288,32 @@ except RuntimeError as error:
         timeout=300,
     )
     assert probe.stdout.decode().strip() == "True", probe.stderr.decode()
+
+
+def test_a_gl_library_that_does_not_exist_is_one_message():
+    code = """
+from lerobot.common.envs.koch_sim.gl import import_mujoco
+try:
+    import_mujoco()
+except ValueError as error:
+    print(error)
+"""
+    probe = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"MUJOCO_GL": "nonsense", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        timeout=300,
+    )
+    assert "MUJOCO_GL=nonsense" in probe.stdout.decode() and "Expected egl" in probe.stdout.decode()
+
+
+def test_a_screen_that_was_asked_for_and_is_not_there_is_one_message(monkeypatch):
+    context = type("GLContext", (), {"__module__": "mujoco.glfw"})
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    with pytest.raises(ValueError, match="MUJOCO_GL=glfw draws on a screen"):
+        check_gl(SimpleNamespace(GLContext=context))
+    monkeypatch.setenv("DISPLAY", ":0")
+    check_gl(SimpleNamespace(GLContext=context))

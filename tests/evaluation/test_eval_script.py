@@ -1,6 +1,7 @@
 """`eval.py` with a small ACT on the simulated arm, observed without pictures."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -79,6 +80,21 @@ def test_the_default_seed_of_the_arm_is_the_first_held_out_one():
     assert parser.parse(EvalPipelineConfig, ["--env.type=koch", "--seed=null"]).first_seed is None
     assert parser.parse(EvalPipelineConfig, ["--env.type=pusht"]).first_seed == 1000
     assert config.output_dir.parts[:2] == ("outputs", "eval") and config.output_dir.name.endswith("_koch")
+
+
+@pytest.mark.parametrize("flag", ["--seed=-1", "--n_videos=-1", "--eval.batch_size=-2", "--eval.n_episodes=0"])
+def test_numbers_that_mean_nothing_are_refused_by_name(flag):
+    with pytest.raises(ValueError, match=f"{flag}: expected"):
+        parser.parse(EvalPipelineConfig, ["--env.type=koch", flag])
+
+
+def test_joint_values_in_other_units_than_trained_on_are_refused(checkpoint, tmp_path):
+    trained = shutil.copytree(checkpoint, tmp_path / "trained")
+    record = {"dataset": {"features": {"action": {"names": [f"main_{i}" for i in range(6)]}}}}
+    (trained / "training_record.json").write_text(json.dumps(record))
+    assert evaluate(trained, tmp_path / "same", "--eval.n_episodes=1")["aggregated"]["n_episodes"] == 1
+    with pytest.raises(ValueError, match="learnt from joint values in 'legacy'. Use --env.units=legacy"):
+        evaluate(trained, tmp_path / "other", "--eval.n_episodes=1", "--env.units=normalized")
 
 
 def test_evaluating_no_checkpoint_is_refused():

@@ -36,12 +36,26 @@ def make_env(cfg: EnvConfig, n_envs: int = 1, use_async_envs: bool = False):
         ) from error
     from gymnasium import vector
 
+    _check_request(cfg)
     options = {}
     if hasattr(vector, "AutoresetMode"):
         options["autoreset_mode"] = vector.AutoresetMode.SAME_STEP
     make_vector = vector.AsyncVectorEnv if use_async_envs else vector.SyncVectorEnv
     make_one = functools.partial(_make_one, package, cfg.gym_id, cfg.disable_env_checker, cfg.gym_kwargs)
     return make_vector([make_one] * n_envs, **options)
+
+
+def _check_request(cfg: EnvConfig) -> None:
+    import gymnasium as gym
+
+    try:
+        gym.spec(cfg.gym_id)
+    except gym.error.Error as error:
+        known = sorted(name.split("/")[1] for name in gym.registry if name.startswith(f"{cfg.package_name}/"))
+        raise ValueError(f"--env.task={cfg.task}: {cfg.package_name} has {', '.join(known)}.") from error
+    for name in ("episode_length", "observation_height", "observation_width"):
+        if (value := getattr(cfg, name, 1)) < 1:
+            raise ValueError(f"--env.{name}={value}: expected at least 1.")
 
 
 def _make_one(package: str, gym_id: str, disable_env_checker: bool, kwargs: dict):

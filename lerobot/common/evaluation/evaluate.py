@@ -26,6 +26,7 @@ from lerobot.common.evaluation.workers import EpisodeWorkers
 from lerobot.common.player import blending
 from lerobot.common.policies.cameras import is_empty_camera
 from lerobot.common.policies.pretrained import count_parameters
+from lerobot.common.training.record import read_record
 
 SMALL_POLICY = 50_000_000  # parameters below which one thread computes a policy on a CPU
 MOST_LOCKSTEP = 64  # environments that share one batch of a policy on a GPU
@@ -49,6 +50,7 @@ def evaluate(
     batch. Videos of the first `n_videos` episodes go to `videos_dir` (None: no videos), and of more where
     these lack successes or failures. Raises ValueError if environment and policy do not fit together.
     """
+    check_units(env_cfg, policy.config)
     n_videos = 0 if videos_dir is None else min(n_videos, eval_cfg.n_episodes)
     on_cpu = str(policy.config.device) == "cpu"
     side_by_side = parallel_episodes(eval_cfg, on_cpu)
@@ -196,6 +198,23 @@ def check_features(env, config, preprocessor=None) -> None:
     """
     given = environment_shapes(env, rename_map_of(preprocessor))
     check_shapes(given, config, "environment", "Use the --env.* settings that it was trained with, or")
+
+
+def check_units(env_cfg, config) -> None:
+    """Raise ValueError if an environment's joint values are in other units than those a checkpoint learnt from."""
+    from lerobot.common.checks.robot import recorded_units
+
+    ours, record = getattr(env_cfg, "units", None), config.pretrained_path and read_record(config.pretrained_path)
+    if ours is None or not record:
+        return
+    dataset = record["dataset"]
+    action = dataset.get("features", {}).get(ACTION, {})
+    theirs = recorded_units(dataset.get("units"), action, dataset.get("stats", {}))
+    if theirs not in (None, ours):
+        raise ValueError(
+            f"--env.units={ours}: the checkpoint ({config.pretrained_path}) learnt from joint values in '{theirs}'. "
+            f"Use --env.units={theirs}."
+        )
 
 
 def check_shapes(given: dict[str, tuple[int, ...]], config, source: str, hint: str = "Use") -> None:

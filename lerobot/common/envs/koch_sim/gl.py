@@ -10,10 +10,11 @@ import sys
 EGL_DEVICE_EXT = 0x313F
 EGL_EXTENSIONS = 0x3055
 NO_GL_MESSAGE = (
-    "No OpenGL library that draws without a screen was found (tried EGL and OSMesa). Install one with "
-    "`apt-get install libosmesa6` (or a GPU driver with EGL), or set MUJOCO_GL to one that works here; "
-    "obs_type='state' needs none."
+    "No pictures can be drawn: MUJOCO_GL=disable was set, or no OpenGL library that draws without a screen was found "
+    "(tried EGL and OSMesa). Unset it, or install one with `apt-get install libosmesa6` (or a GPU driver with EGL), or "
+    "set MUJOCO_GL to one that works here; obs_type='state' needs none."
 )
+GLFW_MESSAGE = "MUJOCO_GL=glfw draws on a screen, and there is none: unset it, or set egl or osmesa."
 LATE_MESSAGE = (
     "mujoco was imported before its OpenGL backend was chosen and wants a display. Import "
     "lerobot.common.envs.koch_sim.world first, or set MUJOCO_GL=osmesa (or egl) before starting Python."
@@ -25,7 +26,7 @@ class RenderingError(RuntimeError, ValueError):
 
 
 def select_gl() -> str:
-    """Sets `MUJOCO_GL` (and one rendering thread for software GL) and returns the backend's name.
+    """Sets `MUJOCO_GL` (and one rendering thread for software GL) and returns the backend's name, in small letters.
 
     A value that the user has set wins. Otherwise EGL where it reaches a GPU, then OSMesa, which is the
     faster software renderer, then software EGL; with none of them rendering is disabled, so that the
@@ -34,7 +35,7 @@ def select_gl() -> str:
     # llvmpipe splits each of our small frames over all cores and waits: slower, and it starves training.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     if "MUJOCO_GL" in os.environ or "mujoco" in sys.modules or sys.platform != "linux":
-        return os.environ.get("MUJOCO_GL", "")
+        return _chosen()
     egl = egl_devices()
     if any(egl):
         backend = "egl"
@@ -46,6 +47,10 @@ def select_gl() -> str:
         backend = "disable"
     os.environ["MUJOCO_GL"] = backend
     return backend
+
+
+def _chosen() -> str:
+    return os.environ.get("MUJOCO_GL", "").lower().strip()
 
 
 def egl_devices() -> list[bool]:
@@ -86,16 +91,25 @@ def check_gl(mujoco) -> None:
         raise RenderingError(NO_GL_MESSAGE)
     needs_display = sys.platform == "linux" and "glfw" in mujoco.GLContext.__module__
     if needs_display and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise RenderingError(LATE_MESSAGE)
+        raise RenderingError(GLFW_MESSAGE if _chosen() == "glfw" else LATE_MESSAGE)
 
 
 def import_mujoco():
-    """Imports mujoco after `select_gl`; raises ImportError naming the extra when it is not installed."""
-    select_gl()
+    """Imports mujoco after `select_gl`.
+
+    Raises ImportError naming the extra when it is not installed, and RenderingError when `MUJOCO_GL` names a library
+    that is not there.
+    """
+    backend = select_gl()
     try:
         import mujoco
     except ModuleNotFoundError as error:
-        raise ImportError('The simulated arm needs mujoco: pip install -e ".[sim]"') from error
+        raise ImportError(f'The simulated arm needs {error.name}: pip install -e ".[sim]"') from error
+    except Exception as error:  # mujoco loads the library while it is imported; each fails in its own way
+        raise RenderingError(
+            f"mujoco cannot draw with MUJOCO_GL={backend} ({error}). Expected egl, osmesa, glfw (with a screen) "
+            "or disable; where it is not set, what works here is chosen."
+        ) from error
     return mujoco
 
 
