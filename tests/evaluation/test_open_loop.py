@@ -54,6 +54,17 @@ class Replay:
         return torch.where(batch["action_is_pad"][..., None], 1e6, predicted)
 
 
+def test_reports_of_chunks_of_different_lengths_can_be_cut_to_the_shorter(root):
+    longer, shorter = (
+        open_loop_error(Replay((1.0, 5.0), chunk), same, same, load(root, chunk=chunk), every=1) for chunk in (4, 2)
+    )
+    cut = longer.first(2)
+    assert (longer.steps, shorter.steps, cut.steps) == (4, 2, 2)
+    assert cut.overall == shorter.overall and cut.holding_still == shorter.holding_still != longer.holding_still
+    np.testing.assert_array_equal(cut.holding_still_by_horizon, longer.holding_still_by_horizon[:2])
+    assert longer.holding_still_by_horizon[0] == pytest.approx(3) and (longer.holding_still_by_horizon[1:] > 20).all()
+
+
 def test_a_policy_that_repeats_the_recording_has_no_error(root):
     report = open_loop_error(Replay(), same, same, load(root), every=1)
     assert report.overall == 0

@@ -32,11 +32,11 @@ def root(tmp_path_factory):
     return record(tmp_path_factory.mktemp("data") / "recorded", JOINTS, ["front", "side"])
 
 
-def save_act(folder, root, blind=False):
+def save_act(folder, root, blind=False, **more):
     """A small random ACT; `blind`: its pictures are multiplied with zero on their way in."""
     dataset = LeRobotDataset(root=root)
     options = {"n_action_steps": 4, "pretrained_backbone_weights": None, "device": "cpu"}
-    config = make_policy_config("act", **SIZES, **options)
+    config = make_policy_config("act", **{**SIZES, **options, **more})
     set_features(config, dataset_to_policy_features(dataset.features))
     torch.manual_seed(0)
     policy = get_policy_class("act")(config)
@@ -65,6 +65,7 @@ def test_the_page_stands_alone(written):
     page = (written / "report.html").read_text()
     assert len(page) < 5e6
     assert "<script" not in page and not re.search(r'(src|href)="(?!data:)', page) and "url(" not in page
+    assert "of the first" not in page  # chunks of one length
     assert "seeing" in page and "blind" in page and page.count("data:image/jpeg") >= 4
     assert "nan" not in re.sub(r"base64,[^\"]+", "", page).lower().replace("finance", "")
 
@@ -93,6 +94,17 @@ def test_the_probes_tell_a_policy_that_does_not_see_from_one_that_does(written):
     assert any(message.startswith("Ignores the front camera") for message in messages)
     assert any(message.startswith("Reads no instruction") for message in messages)
     assert cards["blind"]["trained_on_these_episodes"] is None
+
+
+def test_chunks_of_different_lengths_are_compared_as_far_as_all_reach(checkpoints, root, tmp_path):
+    short = save_act(tmp_path / "short" / "pretrained_model", root, chunk_size=4)
+    flags = [f"--policy.path={checkpoints[0]}", str(short), f"--dataset.root={root}", f"--output_dir={tmp_path}"]
+    cards = script.report(script.parse(flags))
+    page = (tmp_path / "report.html").read_text()
+    assert "of the first 0.4 s of each chunk" in page
+    still = re.search(r"error of an arm that holds still</td><td class=n>(.*?)</td><td class=n>(.*?)</td>", page)
+    assert still[1] == still[2] == f"{cards[1].report.holding_still:.3g}"
+    assert f"over a chunk of {cards[0].seconds:.2g} s" in page and f"over a chunk of {cards[1].seconds:.2g} s" in page
 
 
 def test_the_last_episodes_are_looked_at_unless_others_are_named(root, checkpoints, tmp_path):

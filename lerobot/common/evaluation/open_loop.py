@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ class OpenLoopReport:
         return np.where(count > 0, np.nansum(self.absolute_error, axis=0) / np.maximum(count, 1), np.nan)
 
     @property
+    def steps(self) -> int:
+        """How many steps ahead any frame has."""
+        return int(self.valid.any(axis=0).sum())
+
+    @property
     def holding_still(self) -> float | None:
         """The error of a policy that always commands the present state, to compare with; None without a
         state.
@@ -65,6 +70,19 @@ class OpenLoopReport:
         if self.state is None:
             return None
         return float(np.abs(self.recorded - self.state[:, None])[self.valid].mean())
+
+    @property
+    def holding_still_by_horizon(self) -> np.ndarray | None:
+        """The same at each of `steps` steps ahead (T,)."""
+        if self.state is None:
+            return None
+        error = np.abs(self.recorded - self.state[:, None]).mean(axis=2)
+        return np.array([error[self.valid[:, step], step].mean() for step in range(self.steps)])
+
+    def first(self, steps: int) -> OpenLoopReport:
+        """The same report without what lies more than `steps` steps ahead, to compare chunks of different lengths."""
+        cut = {name: getattr(self, name)[:, :steps] for name in ("predicted", "recorded", "valid")}
+        return replace(self, **cut, probed={name: chunk[:, :steps] for name, chunk in self.probed.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """The errors as plain numbers; steps ahead that no frame has are null."""
@@ -102,7 +120,7 @@ class OpenLoopReport:
 
     def __str__(self) -> str:
         horizon = self.by_horizon
-        length = int(self.valid.any(axis=0).sum())
+        length = self.steps
         steps = sorted({1, min(10, length), length})
         columns = [self.per_joint, *(horizon[step - 1] for step in steps)]
         width = max(len(name) for name in [*self.joints, "holding still"])

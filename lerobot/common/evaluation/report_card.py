@@ -72,6 +72,11 @@ class ReportCard:
         return error_at_events(self.report, self.events, round(EVENT_RADIUS_S * self.fps))
 
     @property
+    def seconds(self) -> float:
+        """How far ahead its chunks reach."""
+        return self.report.steps / self.fps
+
+    @property
     def latency(self) -> float:
         """Median seconds for a chunk."""
         return float(np.median(self.latency_s))
@@ -160,10 +165,13 @@ def _on_error(card: ReportCard) -> Finding | None:
         return None
     ratio = error / still if still else float("inf")
     numbers = {"error": error, "holding_still": still}
+    off = f"Its actions are {error:.3g} off" + (
+        f" over a chunk of {card.seconds:.2g} s" if card.report.steps > 1 else ""
+    )
     if ratio >= 0.9:
-        text = f"Its actions are {error:.3g} off, holding still would be {still:.3g} off: it has learned little."
+        text = f"{off}, holding still would be {still:.3g} off: it has learned little."
         return Finding("report.error", "error", text, evidence=numbers)
-    text = f"Its actions are {error:.3g} off, {ratio:.0%} of what an arm that holds still would be ({still:.3g})."
+    text = f"{off}, {ratio:.0%} of what an arm that holds still would be ({still:.3g})."
     return Finding("report.error", "warning" if ratio > 0.5 else "info", text, evidence=numbers)
 
 
@@ -182,6 +190,9 @@ def _on_probe(card: ReportCard, result: p.ProbeResult) -> Finding | None:
     if result.name == p.SHIFTED:
         worse = result.error / card.report.overall - 1
         text = f"A camera nudged by {p.SHIFT:.0%} of the picture makes its error {worse:+.0%}"
+        if abs(worse) < 0.005:
+            text = f"A camera nudged by {p.SHIFT:.0%} of the picture does not change its error."
+            return Finding("probe.shift", "info", text, evidence=numbers)
         if worse < 0.25:
             return Finding("probe.shift", "info", f"{text}: it does not mind.", evidence=numbers)
         return Finding("probe.shift", "warning", f"{text}: mount the cameras firmly.", evidence=numbers)

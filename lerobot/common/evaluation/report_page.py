@@ -30,12 +30,12 @@ h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin:2.2rem 0 .6r
 h3{font-size:1rem;margin:1.1rem 0 .3rem}
 p{margin:.4rem 0}.soft{color:var(--soft)}code{background:var(--panel);padding:.1rem .3rem;overflow-wrap:anywhere}
 table{border-collapse:collapse}th,td{text-align:left;padding:.2rem 1.2rem .2rem 0;vertical-align:top;
-border-bottom:1px solid var(--line)}th{font-weight:600}.wide{overflow-x:auto}
+border-bottom:1px solid var(--line)}th{font-weight:600}.wide{overflow-x:auto}.broad svg{min-width:38rem}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 ul.findings{list-style:none;padding:0;margin:.3rem 0}ul.findings li{padding:.15rem 0 .15rem 6.2rem;position:relative}
 .badge{position:absolute;left:0;top:.28rem;width:5.2rem;text-align:center;font-size:.75rem;border-radius:.3rem;
 border:1px solid}.info{color:var(--good)}.warning{color:var(--warn)}.error{color:var(--bad)}
-.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(24rem,1fr));gap:.8rem 1.2rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(24rem,100%),1fr));gap:.8rem 1.2rem}
 figure{margin:0}figcaption{font-size:.88rem}svg{width:100%;height:auto;display:block}
 svg text{font-size:11px;fill:var(--soft)}.grid{stroke:var(--line)}.mark{stroke:var(--soft);stroke-dasharray:3 3}
 path{fill:none;stroke-width:1.6;stroke-linejoin:round}.rec{stroke:var(--ink);stroke-width:2}
@@ -43,7 +43,8 @@ path{fill:none;stroke-width:1.6;stroke-linejoin:round}.rec{stroke:var(--ink);str
 .key{display:inline-block;width:1.4rem;height:.28rem;margin:0 .35rem .18rem .9rem;border-radius:.1rem}
 .krec{background:var(--ink)}.bar{display:inline-block;height:.7rem;border-radius:.15rem;background:var(--c1);margin-right:.5rem;min-width:1px}
 .moment{display:flex;flex-wrap:wrap;gap:.6rem;align-items:flex-start;margin:.7rem 0;padding:.6rem;
-background:var(--panel);border-radius:.4rem}.moment img{height:150px;border-radius:.25rem}
+background:var(--panel);border-radius:.4rem}
+.moment img{height:150px;max-width:100%;object-fit:contain;border-radius:.25rem}
 .moment figure{flex:1 1 17rem;max-width:26rem}
 summary{cursor:pointer;color:var(--soft)}
 """ + "".join(f".p{i}{{stroke:var(--c{i})}}.k{i}{{background:var(--c{i})}}" for i in range(COLORS))
@@ -93,13 +94,18 @@ def _finding(finding: Finding) -> str:
 
 
 def _numbers(cards: Sequence[ReportCard]) -> str:
+    shortest = min(cards, key=lambda card: card.report.steps)
+    reports = [card.report.first(shortest.report.steps) for card in cards]
+    differ = len({card.report.steps for card in cards}) > 1
+    note = f"<p class=soft>Mean errors: of the first {shortest.seconds:.2g} s of each chunk, which all have.</p>"
     rows: list[tuple[str, list[str]]] = [
         ("policy", [f"{card.policy_type}, {card.parameters / 1e6:.3g} M parameters" for card in cards]),
-        ("mean error", [_n(card.report.overall) for card in cards]),
-        ("error of an arm that holds still", [_n(card.report.holding_still) for card in cards]),
+        ("a chunk reaches", [f"{card.report.steps} steps, {card.seconds:.2g} s" for card in cards]),
+        ("mean error", [_n(report.overall) for report in reports]),
+        ("error of an arm that holds still", [_n(report.holding_still) for report in reports]),
     ]
-    for joint, name in enumerate(cards[0].report.joints):
-        rows.append((f"error of {name}", [_n(card.report.per_joint[joint]) for card in cards]))
+    for joint, name in enumerate(reports[0].joints):
+        rows.append((f"error of {name}", [_n(report.per_joint[joint]) for report in reports]))
     rows += [
         ("error near gripper movements", [_n(card.error_at_events[0]) for card in cards]),
         ("gripper movements missed", [_missed(card) for card in cards]),
@@ -116,7 +122,7 @@ def _numbers(cards: Sequence[ReportCard]) -> str:
         f"<tr><td>{html.escape(name)}</td>{''.join(f'<td class=n>{html.escape(v)}</td>' for v in values)}</tr>"
         for name, values in rows
     )
-    return f'<div class="wide"><table><tr><th></th>{head}</tr>{body}</table></div>'
+    return f'{note if differ else ""}<div class="wide"><table><tr><th></th>{head}</tr>{body}</table></div>'
 
 
 def _n(value: float | None) -> str:
@@ -206,12 +212,12 @@ def _horizon(cards: Sequence[ReportCard]) -> str:
     marks = sorted({card.every / card.fps for card in cards if card.every / card.fps <= longest[-1]})
     if len(longest) < 2:
         return ""
-    still = cards[0].report.holding_still
+    still = max((card.report for card in cards), key=lambda report: report.steps).holding_still_by_horizon
     if still is not None:
-        lines.append(Line(longest[[0, -1]], np.array([still, still]), "still", "holding still"))
+        lines.append(Line(longest, still[: len(longest)], "still", "holding still"))
     chart = line_chart(lines, "seconds ahead", "error by how far ahead", (820, 230), marks, from_zero=True)
     legend = _legend(cards, "Dashed: an arm that holds still; upright: where the next chunk takes over.")
-    return f"{legend}{chart}"
+    return f'{legend}<div class="wide broad">{chart}</div>'
 
 
 def _joints(cards: Sequence[ReportCard]) -> str:
