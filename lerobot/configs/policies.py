@@ -22,7 +22,7 @@ from lerobot.common.utils.hub import HubMixin, find_file
 from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
 
 FROZEN_FEATURE_MODES = ("none", "vision", "prefix", "auto")
-INFERENCE_MODES = ("exact", "bf16", "int8")
+INFERENCE_MODES = ("exact", "plain", "bf16", "int8")
 
 
 def extra(default: Any) -> Any:
@@ -60,7 +60,7 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
     cameras: list[str] | None = extra(None)
     # what a frozen network makes of a frame is computed once and kept on disk: none, vision, prefix, or auto
     frozen_features: str = extra("none")
-    # arithmetic of a chunk on a CPU: exact, bf16 or int8; the first observation is compared, and the error told
+    # how a chunk is computed: exact (equal numbers, faster), plain, and on a CPU bf16 or int8, which tell their error
     inference: str = extra("exact")
 
     def __post_init__(self):

@@ -43,6 +43,8 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
 
     config_class: ClassVar[type[PreTrainedConfig]]
     name: ClassVar[str]
+    # methods (`model.sample_actions`) from tensors to a chunk that never wait for a GPU, so that it can record them
+    recordable: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

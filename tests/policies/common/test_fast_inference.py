@@ -6,12 +6,56 @@ from torch import nn
 
 from lerobot.common.policies.common.attention import LONG, attend, bfloat16_scores
 from lerobot.common.policies.common.fast_inference import use_inference_mode
-from lerobot.common.policies.common.int8 import Int8Linear, quantize_linears, restore_linears
+from lerobot.common.policies.common.int8 import Int8Linear, OneDnnInt8Linear, has_onednn_int8, quantize_linears
+from lerobot.common.policies.common.packed_linear import (
+    PackedLinear,
+    has_onednn_products,
+    linear_gelu,
+    pack_linears,
+    restore_linears,
+)
+
+needs_onednn = pytest.mark.skipif(
+    not has_onednn_products(), reason="this CPU or torch has no bfloat16 products of oneDNN"
+)
+
+
+EIGHT_BIT = (Int8Linear, OneDnnInt8Linear)
+INT8 = [
+    Int8Linear,
+    pytest.param(
+        OneDnnInt8Linear, marks=pytest.mark.skipif(not has_onednn_int8(), reason="torch has no 8-bit product of oneDNN")
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", INT8)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("gelu", [True, False])
+def test_int8_product_is_near(kind, dtype, bias, gelu):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(512, 256, bias=bias).to(dtype), torch.randn(2, 40, 512).to(dtype)
+    with torch.no_grad():
+        expected, found = linear(x), kind(linear)(x, gelu=gelu)
+        expected = nn.functional.gelu(expected, approximate="tanh") if gelu else expected
+    assert found.shape == expected.shape and found.dtype == dtype
+    assert 0 < (found - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("kind", INT8)
+@pytest.mark.parametrize("value", [0.0, 3.0, -2.0])
+def test_int8_product_of_equal_values(kind, value):
+    linear = nn.Linear(256, 256)
+    x = torch.full((2, 256), value)
+    kind(linear)(x)
+    assert (x == value).all(), "its input was changed"
+    torch.testing.assert_close(kind(linear)(x), linear(x), atol=0.05, rtol=0.02)
 
 
 @pytest.mark.parametrize("rows", [(3,), (2, 40), (300,)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_int8_product_is_near(rows, bias):
+def test_int8_rows_of_different_size_have_scales_of_their_own(rows, bias):
     torch.manual_seed(0)
     linear = nn.Linear(512, 256, bias=bias)
     x = torch.randn(*rows, 512) * torch.logspace(-2, 2, rows[-1])[:, None]  # rows of very different size
@@ -21,12 +65,13 @@ def test_int8_product_is_near(rows, bias):
     assert 0 < each.max() < 0.02
 
 
-def test_int8_follows_autocast_and_dtype():
+@pytest.mark.parametrize("kind", INT8)
+def test_int8_follows_autocast_and_dtype(kind):
     linear = nn.Linear(256, 256)
-    layer = Int8Linear(linear)
+    layer = kind(linear)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(4, 256)).dtype is torch.bfloat16
-    half = Int8Linear(linear.bfloat16())
+    half = kind(linear.bfloat16())
     assert half.weight.dtype is torch.bfloat16 and half(torch.randn(4, 256).bfloat16()).dtype is torch.bfloat16
 
 
@@ -34,7 +79,7 @@ def test_only_large_layers_are_replaced_and_can_be_restored():
     net = nn.Sequential(nn.Linear(256, 256), nn.Sequential(nn.Linear(256, 8)))
     first = net[0]
     replaced = quantize_linears(net)
-    assert list(replaced) == ["0"] and isinstance(net[0], Int8Linear) and type(net[1][0]) is nn.Linear
+    assert list(replaced) == ["0"] and isinstance(net[0], EIGHT_BIT) and type(net[1][0]) is nn.Linear
     restore_linears(net, replaced)
     assert net[0] is first
 
@@ -65,7 +110,7 @@ def test_first_observation_is_compared_from_the_same_noise(mode, caplog):
         again = policy.predict_action_chunk(batch)
     assert torch.equal(found, again) and found.dtype is torch.float32
     assert f"--policy.inference={mode}: 0.0" in caplog.text and "from the exact chunk" in caplog.text
-    assert isinstance(policy.net, Int8Linear) is (mode == "int8")
+    assert isinstance(policy.net, EIGHT_BIT) is (mode == "int8")
 
 
 def test_too_large_an_error_is_not_accepted(caplog):
@@ -81,11 +126,89 @@ def test_too_large_an_error_is_not_accepted(caplog):
 
 
 def test_where_it_does_not_apply():
-    policy = Planner("exact")
-    use_inference_mode(policy)
-    assert "predict_action_chunk" not in vars(policy)
+    for mode in ("exact", "plain"):  # nothing in bfloat16 to pack
+        policy = Planner(mode)
+        use_inference_mode(policy)
+        assert "predict_action_chunk" not in vars(policy)
     with pytest.raises(ValueError, match="is for a CPU.*use_amp"):
         use_inference_mode(Planner("int8", device="cuda"))
+
+
+class HalfPlanner(Planner):
+    """A policy whose network is in bfloat16."""
+
+    def __init__(self, inference):
+        super().__init__(inference)
+        self.net = nn.Sequential(nn.Linear(256, 96), nn.Linear(96, 256, bias=False)).bfloat16()
+
+    def predict_action_chunk(self, batch, noise=None):
+        return self.net((batch["x"] + torch.randn(batch["x"].shape)).bfloat16()).float()
+
+
+@needs_onednn
+def test_exact_chunks_come_from_packed_weights_with_the_same_bits():
+    policy, batch = HalfPlanner("exact"), {"x": torch.randn(3, 256)}
+    with torch.no_grad():
+        torch.manual_seed(1)
+        expected = [policy.predict_action_chunk(batch) for _ in range(2)]
+        use_inference_mode(policy)
+        torch.manual_seed(1)
+        found = [policy.predict_action_chunk(batch) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(isinstance(part, PackedLinear) for part in policy.net)
+
+
+@needs_onednn
+def test_packed_weights_that_give_other_bits_are_given_up(monkeypatch, caplog):
+    policy, batch = HalfPlanner("exact"), {"x": torch.randn(3, 256)}
+    use_inference_mode(policy)
+    monkeypatch.setattr(PackedLinear, "forward", lambda self, x: x.new_zeros(*x.shape[:-1], self.out_features))
+    with torch.no_grad():
+        found = policy.predict_action_chunk(batch)
+    assert found.abs().max() > 0 and all(type(part) is nn.Linear for part in policy.net)
+    assert "Packed weights give other actions" in caplog.text
+
+
+def test_without_the_private_products_a_policy_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr("lerobot.common.policies.common.fast_inference.has_onednn_products", lambda: False)
+    policy = HalfPlanner("exact")
+    use_inference_mode(policy)
+    assert "predict_action_chunk" not in vars(policy)
+
+
+@needs_onednn
+@pytest.mark.parametrize("half", [False, True])
+def test_packing_replaces_what_computes_in_bfloat16(half):
+    net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4).bfloat16())
+    first, x = net[0], torch.randn(2, 3, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = net(x)
+        replaced = pack_linears(net, half=half)
+        found = net(x)
+    assert list(replaced) == (["0", "1"] if half else ["1"])
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0.01)
+    restore_linears(net, replaced)
+    assert net[0] is first
+
+
+@needs_onednn
+@pytest.mark.parametrize("packed", [False, True])
+def test_gelu_in_the_product_is_nearer_to_the_truth_than_after_it(packed):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(64, 96).bfloat16(), torch.randn(2, 50, 64).bfloat16()
+    with torch.no_grad():
+        truth = nn.functional.gelu(linear.double()(x.double()), approximate="tanh")
+        linear.bfloat16()
+        apart = nn.functional.gelu(linear(x), approximate="tanh")
+        found = linear_gelu(PackedLinear(linear) if packed else linear, x)
+    assert found.dtype is torch.bfloat16 and found.shape == apart.shape
+    assert (found - truth).norm() < (apart - truth).norm()
+
+
+def test_gelu_with_gradients_is_the_ordinary_one():
+    linear, x = nn.Linear(8, 8).bfloat16(), torch.randn(2, 8).bfloat16()
+    out = linear_gelu(linear, x)
+    assert out.requires_grad and torch.equal(out, nn.functional.gelu(linear(x), approximate="tanh"))
 
 
 @pytest.mark.parametrize("keys", [LONG, 3 * LONG])

@@ -34,6 +34,7 @@ class ACTPolicy(PreTrainedPolicy):
 
     config_class = ACTConfig
     name = "act"
+    recordable = ("model.forward",)
 
     def __init__(self, config: ACTConfig, **kwargs):
         super().__init__(config)

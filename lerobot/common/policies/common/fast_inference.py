@@ -1,33 +1,39 @@
-"""Faster chunks at a stated error: `--policy.inference=bf16|int8` on a CPU.
+"""Faster chunks: `--policy.inference`.
 
-The first observation is predicted twice from the same noise, as trained and fast. The difference is told in
-standard deviations of the actions; where it is too large, the policy goes on as trained.
+`exact` (default) computes the same numbers faster: on a CPU from weights that oneDNN packed, on a GPU from a recorded
+CUDA graph. `bf16` and `int8` round more on a CPU, and tell by how much. Each is compared with the policy as it was
+trained, from the same noise, on the first observation, and is given up with a message where it is off. `plain` tries
+nothing.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lerobot.common.policies.common.attention import bfloat16_scores
-from lerobot.common.policies.common.int8 import quantize_linears, restore_linears
+from lerobot.common.policies.common.int8 import quantize_linears
+from lerobot.common.policies.common.packed_linear import has_onednn_products, pack_linears, restore_linears
+from lerobot.common.policies.common.recorded import Recorded
 
 LARGEST_ERROR = 0.05  # mean absolute difference, in normalized units
 
 
 class FastChunks:
-    """`predict_action_chunk` of a policy in a faster arithmetic, once its first chunk has shown that it may."""
+    """`predict_action_chunk` of a policy on a CPU in a faster way, once its first chunk has shown that it may."""
 
     def __init__(self, policy, mode: str):
         self.policy, self.mode = policy, mode
-        self.exact: Callable[..., Tensor] = policy.predict_action_chunk
+        self.plain: Callable[..., Tensor] = policy.predict_action_chunk
         self.checked = False
         weights = list(policy.parameters())
         full = sum(w.numel() for w in weights if w.dtype == torch.float32)
-        self.autocast = 2 * full > sum(w.numel() for w in weights)  # a model in bfloat16 needs none
+        # a model in bfloat16 needs no autocast
+        self.autocast = mode != "exact" and 2 * full > sum(w.numel() for w in weights)
 
     def __call__(self, batch: dict[str, Tensor], *args, **kwargs) -> Tensor:
         if not self.checked:
@@ -35,41 +41,80 @@ class FastChunks:
         return self._fast(batch, *args, **kwargs)
 
     def _fast(self, batch, *args, **kwargs) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast), bfloat16_scores():
-            return self.exact(batch, *args, **kwargs).float()
+        if self.mode == "exact":
+            return self.plain(batch, *args, **kwargs)
+        autocast = torch.autocast("cpu", torch.bfloat16) if self.autocast else nullcontext()
+        with autocast, bfloat16_scores():
+            return self.plain(batch, *args, **kwargs).float()
 
     def _first(self, batch, *args, **kwargs) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            expected = self.exact(batch, *args, **kwargs)
-        linears = quantize_linears(self.policy) if self.mode == "int8" else {}
+            expected = self.plain(batch, *args, **kwargs)
+        replaced = self._replace_linears()
         found = self._fast(batch, *args, **kwargs)
-        error = (found - expected).abs().mean().item()
         self.checked = True
-        if not error <= LARGEST_ERROR:  # NaN is too large as well
-            restore_linears(self.policy, linears)
-            self.policy.predict_action_chunk = self.exact
-            logging.warning(
-                "--policy.inference=%s is off by %.3f standard deviations on the first observation (at most %.2f): "
-                "going on as trained.",
-                self.mode,
-                error,
-                LARGEST_ERROR,
-            )
-            return expected
-        logging.info("--policy.inference=%s: %.4f standard deviations from the exact chunk.", self.mode, error)
-        return found
+        if self._accepts(found, expected):
+            return found
+        restore_linears(self.policy, replaced)
+        self.policy.predict_action_chunk = self.plain
+        return expected
+
+    def _replace_linears(self) -> dict[str, nn.Linear]:
+        replaced = quantize_linears(self.policy) if self.mode == "int8" else {}
+        if has_onednn_products():
+            replaced |= pack_linears(self.policy, half=self.autocast)
+        return replaced
+
+    def _accepts(self, found: Tensor, expected: Tensor) -> bool:
+        if self.mode == "exact":
+            same = torch.equal(found, expected)
+            if not same:
+                logging.warning(
+                    "Packed weights give other actions than plain ones on the first observation (by %.1e): going on "
+                    "with plain ones.",
+                    (found - expected).abs().max().item(),
+                )
+            return same
+        error = (found - expected).abs().mean().item()
+        if error <= LARGEST_ERROR:  # NaN is too large as well
+            logging.info("--policy.inference=%s: %.4f standard deviations from the exact chunk.", self.mode, error)
+            return True
+        logging.warning(
+            "--policy.inference=%s is off by %.3f standard deviations on the first observation (at most %.2f): going "
+            "on as trained.",
+            self.mode,
+            error,
+            LARGEST_ERROR,
+        )
+        return False
 
 
 def use_inference_mode(policy) -> None:
-    """Apply `config.inference`; ValueError where the policy is not on a CPU or plans without chunks."""
-    mode = policy.config.inference
-    if mode == "exact":
-        return
-    if policy.config.device != "cpu":
-        raise ValueError(
-            f"--policy.inference={mode} is for a CPU and the policy is on '{policy.config.device}': there use "
-            "--policy.use_amp=true."
-        )
-    if policy.name == "tdmpc":
-        raise ValueError("--policy.inference: TD-MPC plans without a chunk of its own; leave it exact.")
-    policy.predict_action_chunk = FastChunks(policy, mode)
+    """Apply `config.inference`; ValueError for a mode that the device or the policy does not have."""
+    mode, device = policy.config.inference, torch.device(policy.config.device)
+    if mode in ("bf16", "int8"):
+        if device.type != "cpu":
+            raise ValueError(
+                f"--policy.inference={mode} is for a CPU and the policy is on '{device}': there use "
+                "--policy.use_amp=true."
+            )
+        if policy.name == "tdmpc":
+            raise ValueError("--policy.inference: TD-MPC plans without a chunk of its own; leave it exact.")
+        policy.predict_action_chunk = FastChunks(policy, mode)
+    elif mode == "exact" and device.type == "cuda":
+        record_calls(policy, device)
+    elif mode == "exact" and device.type == "cpu" and _has_half_linears(policy) and has_onednn_products():
+        policy.predict_action_chunk = FastChunks(policy, mode)
+
+
+def record_calls(policy, device: torch.device, recorder=None) -> None:
+    """Have the methods that `policy.recordable` names recorded, each at its first call with new shapes."""
+    for path in policy.recordable:
+        parent, _, method = path.rpartition(".")
+        owner = policy.get_submodule(parent)
+        chosen = {} if recorder is None else {"recorder": recorder}
+        setattr(owner, method, Recorded(getattr(owner, method), f"{policy.name}: {path}", device, **chosen))
+
+
+def _has_half_linears(policy) -> bool:
+    return any(type(m) is nn.Linear and m.weight.dtype == torch.bfloat16 for m in policy.modules())

@@ -28,7 +28,7 @@ def sample_time(
 ) -> Tensor:
     """Beta(alpha, beta) * scale + offset, float32 `(count,)`; always drawn on the CPU, then moved."""
     draws = torch.distributions.Beta(alpha, beta, validate_args=False).sample((count,))
-    return (draws * scale + offset).to(device, torch.float32)
+    return (draws * scale + offset).to(device, torch.float32, non_blocking=True)  # the host need not wait for it
 
 
 def noisy_actions(actions: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,19 @@
 """Linear layers with 8-bit weights and activations, for inference on a CPU.
 
-Weights get one scale per output, activations one per row at each call (largest magnitude / 127), so nothing is
-calibrated; products are exact in 32-bit integers.
+Weights get one scale per output; activations get theirs at each call, so nothing is calibrated. Products are exact in
+32-bit integers. Where torch has oneDNN's 8-bit product (private, so it is tried before use) it scales, adds the bias
+and applies a GELU on the way out; elsewhere torch's own product runs, and the rest in passes of its own.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lerobot.common.policies.common.packed_linear import replace
 
 SMALLEST = 256  # inputs and outputs; below, scaling costs more than the product saves
 FEW_ROWS = 17  # torch's integer product wants more than 16
@@ -20,6 +26,8 @@ class Int8Linear(nn.Module):
     Scaling runs in blocks of rows that stay in the processor's cache: in whole passes it costs as much as the product.
     """
 
+    fuses_gelu = True
+
     def __init__(self, linear: nn.Linear):
         super().__init__()
         weight = linear.weight.detach().float()
@@ -31,9 +39,9 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
 
-    def forward(self, x: Tensor) -> Tensor:
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
+        """`(..., K)` -> `(..., N)`, after the tanh form of GELU if wanted."""
+        dtype = _out_dtype(x)
         rows = x.reshape(-1, x.shape[-1])
         count = len(rows)
         whole = torch.zeros(max(count, FEW_ROWS), rows.shape[1], dtype=torch.int8)
@@ -41,13 +49,71 @@ class Int8Linear(nn.Module):
         for part in _blocks(count):
             block = rows[part].float()
             scale[part] = block.abs().amax(1, keepdim=True).clamp_(min=1e-12) / 127
-            whole[part] = block.div_(scale[part]).round_()
+            whole[part] = block.div(scale[part]).round_()
         product = torch._int_mm(whole, self.whole.t())
         y = torch.empty(count, len(self.whole), dtype=dtype)
         for part in _blocks(count):
             block = product[part].float().mul_(scale[part]).mul_(self.scale)
-            y[part] = block if self.bias is None else block.add_(self.bias)
+            block = block if self.bias is None else block.add_(self.bias)
+            y[part] = F.gelu(block, approximate="tanh") if gelu else block
         return y.view(*x.shape[:-1], -1)
+
+
+@cache
+def has_onednn_int8() -> bool:
+    """Whether torch has oneDNN's 8-bit product, and a small one comes out right."""
+    linear = nn.Linear(64, 48)
+    with torch.no_grad():
+        linear.weight.copy_(torch.linspace(1, -1, 48 * 64).view(48, 64))
+        x = torch.linspace(-2, 3, 32 * 64).view(32, 64)
+        try:
+            found = OneDnnInt8Linear(linear)(x)
+        except (AttributeError, RuntimeError):
+            return False
+        expected = linear(x)
+    return bool((found - expected).norm() < 0.02 * expected.norm())
+
+
+class OneDnnInt8Linear(nn.Module):
+    """As `Int8Linear`, by oneDNN: activations are unsigned, with one scale and zero point for all rows of a call.
+
+    Half of the range is not lost where values lean to one side, as behind a GELU.
+    """
+
+    fuses_gelu = True
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        weight = linear.weight.detach().float()
+        scale = weight.abs().amax(1).clamp(min=1e-12) / 127
+        self.register_buffer("weight", linear.weight.detach().new_empty(0))
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero", torch.zeros(len(weight), dtype=torch.int64))
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
+        whole = (weight / scale[:, None]).round().to(torch.int8)
+        self._packed = torch.ops.onednn.qlinear_prepack(whole, None)
+
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
+        """`(..., K)` -> `(..., N)`, after the tanh form of GELU if wanted."""
+        rows = x.reshape(-1, x.shape[-1])
+        low, high = (float(v) for v in rows.aminmax())
+        low, high = min(low, 0.0), max(high, 1e-12)  # zero is one of the steps
+        step = (high - low) / 254  # one less than there are, so that a rounded zero point leaves room
+        zero = round(-low / step)
+        half = torch.tensor(zero + 0.5)  # cutting off the fraction then rounds
+        whole = torch.empty(rows.shape, dtype=torch.uint8)
+        for part in _blocks(len(rows)):
+            whole[part] = torch.add(half, rows[part].float(), alpha=1 / step)
+        post = ("gelu", [], "tanh") if gelu else ("none", [], "")
+        y = torch.ops.onednn.qlinear_pointwise(
+            whole, step, zero, self._packed, self.scale, self.zero, self.bias, 1.0, 0, _out_dtype(x), *post
+        )
+        return y.view(*x.shape[:-1], -1)
+
+
+def _out_dtype(x: Tensor) -> torch.dtype:
+    """What a float layer would return."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def _blocks(count: int) -> list[slice]:
@@ -55,23 +121,13 @@ def _blocks(count: int) -> list[slice]:
 
 
 def quantize_linears(module: nn.Module) -> dict[str, nn.Linear]:
-    """Replace the larger linear layers of `module`; returns those that were there, by name, for `restore_linears`."""
+    """Replace the larger linear layers of `module`; returns what was there, by name."""
     large = {
         name: part
         for name, part in module.named_modules()
         if type(part) is nn.Linear and min(part.in_features, part.out_features) >= SMALLEST
     }
+    kind = OneDnnInt8Linear if has_onednn_int8() else Int8Linear
     for name, linear in large.items():
-        _replace(module, name, Int8Linear(linear))
+        replace(module, name, kind(linear))
     return large
-
-
-def restore_linears(module: nn.Module, linears: dict[str, nn.Linear]) -> None:
-    """Undo `quantize_linears`."""
-    for name, linear in linears.items():
-        _replace(module, name, linear)
-
-
-def _replace(module: nn.Module, name: str, part: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(module.get_submodule(parent), last, part)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lerobot.common.policies.common.attention import attend, in_dtype_of
+from lerobot.common.policies.common.packed_linear import linear_gelu
 from lerobot.common.policies.common.resnet import ResNet, fast_layout
 
 
@@ -87,7 +87,8 @@ class VisionEmbeddings(nn.Module):
         patches = self.patch_embedding(images)  # (B, D, rows, cols)
         rows, cols = patches.shape[2:]
         ids = bucketed_position_ids(rows, cols, self.side, patches.device)
-        return patches.flatten(2).transpose(1, 2) + self.position_embedding(ids), (rows, cols)
+        tokens = patches.flatten(2).transpose(1, 2) + self.position_embedding(ids)
+        return tokens.contiguous(), (rows, cols)  # else every block would keep, and undo, the picture's layout
 
 
 class VisionAttention(nn.Module):
@@ -119,7 +120,7 @@ class VisionMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(linear_gelu(self.fc1, x))
 
 
 class VisionLayer(nn.Module):

@@ -45,6 +45,7 @@ class DiffusionPolicy(PreTrainedPolicy):
 
     config_class = DiffusionConfig
     name = "diffusion"
+    recordable = ("diffusion.generate_actions",)
 
     def __init__(self, config: DiffusionConfig, **kwargs):
         super().__init__(config)

@@ -68,6 +68,7 @@ class PI0Policy(PreTrainedPolicy):
 
     config_class = PI0Config
     name = "pi0"
+    recordable = ("model.sample_actions",)
 
     def __init__(self, config: PI0Config, checkpoint: str | Path | None = None, **_kwargs):
         super().__init__(config)

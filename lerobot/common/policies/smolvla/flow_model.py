@@ -177,7 +177,8 @@ class VLAFlowMatching(nn.Module):
             yield self._marker([fake], mask), always
 
     def _marker(self, ids: list[int], mask: Tensor) -> Tensor:
-        embedded = self.vlm_with_expert.vlm.model.text_model.embed_tokens(torch.tensor(ids, device=mask.device))
+        table = self.vlm_with_expert.vlm.model.text_model.embed_tokens.weight
+        embedded = torch.stack([table[i] for i in ids])  # a tensor of ids would have to be copied to the device
         return embedded.expand(mask.shape[0], -1, -1)
 
     def embed_images(self, images: list[Tensor | None]) -> list[Tensor | None]:

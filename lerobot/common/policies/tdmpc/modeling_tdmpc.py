@@ -32,6 +32,7 @@ class TDMPCPolicy(PreTrainedPolicy):
 
     config_class = TDMPCConfig
     name = "tdmpc"
+    recordable = ("_decide",)
 
     def __init__(self, config: TDMPCConfig, **kwargs):
         super().__init__(config)

@@ -35,6 +35,7 @@ class VQBeTPolicy(PreTrainedPolicy):
 
     config_class = VQBeTConfig
     name = "vqbet"
+    recordable = ("vqbet.generate",)
 
     def __init__(self, config: VQBeTConfig, **kwargs):
         super().__init__(config)
