@@ -102,6 +102,7 @@ class TokenizerProcessorStep(ObservationProcessorStep):
     # Sentences that the policy was trained on (empty: unknown); another one, or one cut short, warns once.
     known_tasks: set[str] = field(default_factory=set, init=False, repr=False)
     _warned: set[str] = field(default_factory=set, init=False, repr=False)
+    _last: tuple | None = field(default=None, init=False, repr=False)  # what was encoded last, and the result
 
     def __post_init__(self):
         if self.tokenizer is None and self.tokenizer_name is None:
@@ -165,7 +166,15 @@ class TokenizerProcessorStep(ObservationProcessorStep):
         return observation
 
     def _encode(self, texts: list[str], device: torch.device | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids (B, L) int64 and their mask (B, L) bool."""
+        """Token ids (B, L) int64 and their mask (B, L) bool; those of the last call again where nothing changed."""
+        how = (self.max_length, self.padding, self.padding_side, self.truncation)
+        asked = (id(self.input_tokenizer), tuple(texts), device, how)
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, self._tokenize(texts, device)
+        tokens, mask = self._last[1]
+        return tokens.clone(), mask.clone()
+
+    def _tokenize(self, texts: list[str], device: torch.device | None) -> tuple[torch.Tensor, torch.Tensor]:
         encoded = self.input_tokenizer(
             texts,
             padding=self.padding,
@@ -175,7 +184,8 @@ class TokenizerProcessorStep(ObservationProcessorStep):
             return_tensors="pt",
         )
         self._warn_of_cut(texts, encoded["attention_mask"])
-        return encoded["input_ids"].to(device=device), encoded["attention_mask"].to(device=device, dtype=torch.bool)
+        mask = encoded["attention_mask"].to(torch.bool)
+        return encoded["input_ids"].to(device, non_blocking=True), mask.to(device, non_blocking=True)
 
     def _warn_of_unseen(self, tasks: list[str]) -> None:
         if not self.known_tasks:

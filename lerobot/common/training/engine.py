@@ -65,8 +65,10 @@ class Engine:
         rank and micro-batch; a part of size 0 stands for one too many, and counts nothing.
         """
         mine = sizes[self.rank * self.accumulation :][: self.accumulation]
-        valid = [_valid_steps(batch) * bool(size) for batch, size in zip(batches, mine, strict=True)]
-        everyone = self.sum(torch.stack(valid).sum(0)) if len(sizes) > 1 else None
+        valid, everyone = [None] * len(batches), None
+        if len(sizes) > 1:  # counting waits for a GPU, and one part alone has nobody to compare itself with
+            valid = [_valid_steps(batch) * bool(size) for batch, size in zip(batches, mine, strict=True)]
+            everyone = self.sum(torch.stack(valid).sum(0))
         total, infos = 0.0, []
         for i, (batch, size) in enumerate(zip(batches, mine, strict=True)):
             weight = size * self.world_size / sum(sizes)
@@ -151,7 +153,7 @@ def _valid_steps(batch: dict) -> torch.Tensor:
     return torch.tensor([int((~is_pad).sum()), is_pad.numel()])
 
 
-def _ratio(own: torch.Tensor, everyone: torch.Tensor | None) -> float:
+def _ratio(own: torch.Tensor | None, everyone: torch.Tensor | None) -> float:
     """By what a part's count of valid steps is multiplied so that it is the average part's."""
     if everyone is None or not own[0] or not everyone[1]:
         return 1.0
