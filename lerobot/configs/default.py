@@ -46,6 +46,7 @@ class FeaturesConfig:
     dir: str | None = None  # folder of the stores; empty: HF_LEROBOT_HOME/features
     max_gb: float | None = None  # auto never takes more; empty: nine tenths of the free disk
     batch_size: int = 16  # frames computed together while a store is filled
+    device_gb: float | None = None  # largest store kept on the GPU (0: none); empty: two fifths of its free memory
 
 
 @dataclass

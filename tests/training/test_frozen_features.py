@@ -86,6 +86,16 @@ def test_losses_are_those_of_no_store(config, mode, monkeypatch):
     assert losses(config(mode, "again")) == found
 
 
+@pytest.mark.parametrize("gigabytes", [1.0, 1e-6])
+def test_losses_are_the_same_from_a_store_in_memory(config, gigabytes, caplog):
+    expected = losses(config("prefix", "disk"))
+    cfg = config("prefix", "memory")
+    cfg.features.device_gb = gigabytes  # of a GPU; here of memory
+    with caplog.at_level("INFO"):
+        assert losses(cfg) == expected
+    assert ("kept on cpu" if gigabytes == 1.0 else "too large for cpu") in caplog.text
+
+
 def test_nothing_is_decoded_or_computed_while_training(config, monkeypatch):
     losses(config("prefix", "fill"))
     monkeypatch.setattr(frozen_features, "spot_check", lambda *a: None)

@@ -16,6 +16,7 @@ from lerobot.common.datasets.collate import collate
 from lerobot.common.datasets.lerobot_dataset import LeRobotDatasetMetadata
 from lerobot.common.datasets.sampler import EpochSampler
 from lerobot.common.datasets.transforms import transform_batch
+from lerobot.common.training.feature_reader import hand_over
 from lerobot.common.training.processors import images_as_float
 
 
@@ -156,7 +157,11 @@ def augment_on_device(dataset, device: torch.device) -> Callable[[dict], dict] |
 
 
 def make_prepare(preprocessor, device: torch.device, augment: Callable | None = None) -> Callable[[dict], dict]:
-    """A function from a collated batch to what the policy reads; kept features pass as they are."""
+    """A function from a collated batch to what the policy reads; kept features pass as they are.
+
+    On a GPU its work has a stream of its own: a batch is copied while the step before is still computed.
+    """
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def prepare(batch: dict) -> dict:
         batch = augment(batch) if augment is not None else batch
@@ -164,7 +169,14 @@ def make_prepare(preprocessor, device: torch.device, augment: Callable | None = 
         rest = {key: value for key, value in batch.items() if key not in kept}
         return {**preprocessor(images_as_float(rest, device)), **kept}
 
-    return prepare
+    def prepare_beside(batch: dict) -> dict:
+        with torch.cuda.stream(stream):
+            ready = prepare(batch)
+            event = stream.record_event()
+        hand_over(ready, event, device)
+        return ready
+
+    return prepare if stream is None else prepare_beside
 
 
 def trainable_indices(dataset, drop_n_last_frames: int = 0) -> list[int]:

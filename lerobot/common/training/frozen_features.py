@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,13 @@ from lerobot.common.datasets.frame_store import (
     frames_of,
     picture_fingerprint,
 )
+from lerobot.common.training.feature_reader import GB, FeatureReader
 from lerobot.common.utils.utils import available_memory
 
 FEATURES_VERSION = 1  # to be raised when a change of the code changes a record
 SPOT_CHECKS = 3  # frames that are computed again at each start
 # Largest relative error (norm of the difference over the norm) of a recomputed record: batch sizes round differently.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-GB = 1e9
 
 
 class FrozenFeaturesError(ValueError):
@@ -161,11 +161,8 @@ def existing_parent(path: Path) -> Path:
     return next(p for p in (path, *path.absolute().parents) if p.exists())
 
 
-class FrozenFeatures:
-    """A complete, checked store, and how its records reach a batch."""
-
-    def __init__(self, store: FrameStore, device: torch.device):
-        self.store, self.device = store, device
+class FrozenFeatures(FeatureReader):
+    """A complete, checked store whose records reach the batches."""
 
     @classmethod
     def open(cls, cfg, policy, dataset, prepare, engine) -> FrozenFeatures | None:
@@ -195,25 +192,7 @@ class FrozenFeatures:
             return None
         dataset.skip_pictures = True
         logging.info("Frozen features come from '%s' (%.2f MB a frame).", store.root, record_bytes(sample) / 1e6)
-        return cls(store, engine.device)
-
-    def __call__(self, frames: Tensor) -> dict[str, Tensor]:
-        """Records of these frames (numbers in the whole dataset, the column `index`), on the device."""
-        self.store.require_unchanged()
-        records = {key: self.store[key].index_select(0, frames) for key in self.store.keys}
-        if self.device.type == "cuda":
-            records = {key: value.pin_memory() for key, value in records.items()}
-        return {key: value.to(self.device, non_blocking=True) for key, value in records.items()}
-
-    def ahead(self, batches: Iterator[dict]) -> Iterator[dict]:
-        """The batches with their records, which a thread fetches while the batch before is computed on."""
-        with ThreadPoolExecutor(1) as pool:
-            waiting: Future | None = None
-            for batch in batches:
-                following = pool.submit(lambda b: {**b, **self(b["index"])}, batch)
-                if waiting is not None:
-                    yield waiting.result()
-                waiting = following
+        return cls(store, engine.device, cfg.features.device_gb)
 
 
 def open_store(folder: Path, depends: dict, sample: dict[str, Tensor], dataset) -> FrameStore:
