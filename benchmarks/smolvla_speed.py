@@ -6,7 +6,7 @@
 Beside LeRobot 0.4.4, if PEER has it. Two 480x640 cameras, chunks of 50, twelve-token sentence, the dtypes of a run with
 pretrained weights (bfloat16 language model and expert). A step is forward, backward, clipping and AdamW; for the stores
 it includes reading the records. The sides take turns, each in a process of its own; the median over all steps counts,
-the first step of a process does not.
+the first step of a process does not. Activations are the peak during the steps less weights, gradients and moments.
 """
 
 import argparse
@@ -117,8 +117,8 @@ def measure_chunks(args) -> dict:
     policy = make_policy(args.vlm, args.device, args.layers).eval()
     batch = {key: value for key, value in make_batch(1, args.device).items() if not key.startswith("action")}
     noise = torch.randn(1, 50, 32).to(args.device)
-    report: dict = {"steps": []}
-    if args.mode != "exact":
+    report: dict = {"steps": [], "cpu": []}
+    if hasattr(policy.config, "inference"):  # this project
         from lerobot.common.policies.common.fast_inference import use_inference_mode
 
         with torch.no_grad():
@@ -126,15 +126,16 @@ def measure_chunks(args) -> dict:
         policy.config.inference = args.mode
         use_inference_mode(policy)
     for _ in range(args.steps + 1):
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         with torch.inference_mode():
             found = policy.predict_action_chunk(batch, noise=noise)
         if args.device != "cpu":
             torch.cuda.synchronize()
         report["steps"].append(time.perf_counter() - start)
-    report["steps"] = report["steps"][1:]
+        report["cpu"].append(time.process_time() - cpu)
+    report["steps"], report["cpu"] = report["steps"][1:], report["cpu"][1:]
     report["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if args.mode != "exact":
+    if hasattr(policy.config, "inference"):
         report["error"] = (found - expected).abs().mean().item()
     return report
 
@@ -147,7 +148,7 @@ def measure(args) -> dict:
 
     policy = make_policy(args.vlm, args.device, args.layers)
     optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
-    report: dict = {"steps": []}
+    report: dict = {"steps": [], "cpu": []}
     features = None
     if args.mode != "none":
         from lerobot.common.training.frozen_features import FrozenFeatures
@@ -157,12 +158,12 @@ def measure(args) -> dict:
         report["bytes_per_frame"] = sum(store.record_bytes(key) for key in store.keys)
         features = FrozenFeatures(store, torch.device(args.device))
     policy.train()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = Memory(args.device)
     for _ in range(args.steps + 1):
         batch = make_batch(args.batch, args.device)
         if features is not None:
             batch = {key: value for key, value in batch.items() if key not in CAMERAS}
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         if features is not None:
             batch |= features(torch.randint(8, (args.batch,)))
         loss, _ = policy.forward(batch)
@@ -173,12 +174,40 @@ def measure(args) -> dict:
         if args.device != "cpu":
             torch.cuda.synchronize()
         report["steps"].append(time.perf_counter() - start)
-    report["steps"] = report["steps"][1:]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    report["peak_gib"], report["steps_gib"] = peak / 2**20, (peak - before) / 2**20
+        report["cpu"].append(time.process_time() - cpu)
+    report["steps"], report["cpu"] = report["steps"][1:], report["cpu"][1:]
+    report["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if args.device != "cpu":
         report["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    trained = sum(p.numel() * p.element_size() for p in policy.parameters() if p.requires_grad)
+    report["activations_gib"] = max(0, memory.added() - 3 * trained) / 2**30  # gradients and two moments
     return report
+
+
+class Memory:
+    """Bytes that come on top from here on, at most: of the GPU, or of this process (Linux)."""
+
+    def __init__(self, device: str):
+        self.cuda = device != "cpu"
+        if self.cuda:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        self.before = self._read("VmRSS")
+
+    def added(self) -> int:
+        """Peak since then, less what there was."""
+        return self._read("VmHWM") - self.before
+
+    def _read(self, name: str) -> int:
+        if self.cuda:
+            import torch
+
+            return torch.cuda.memory_allocated() if name == "VmRSS" else torch.cuda.max_memory_allocated()
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
+        return int(line.split()[1]) * 1024
 
 
 # --- the comparison -------------------------------------------------------------------------------------------
@@ -208,7 +237,7 @@ def compare(args, title: str, modes: tuple[str, ...], batch: int) -> None:
     for _ in range(args.rounds):
         for name, python, here, mode in sides:
             results[name].append(run_side(python, here, mode, args))
-    base = None
+    base = base_cpu = None
     print(f"{title}, batch {batch}, {args.device}")
     for name, reports in results.items():
         steps = [s for r in reports for s in r["steps"]]
@@ -216,12 +245,17 @@ def compare(args, title: str, modes: tuple[str, ...], batch: int) -> None:
         base = base or rate
         spread = f"({batch / max(steps):.2f} to {batch / min(steps):.2f})"
         line = f"{name:<14} {median(steps):6.2f} s, {rate:6.2f} samples/s {spread}"
-        line += f"  {rate / base:5.1f}x  peak {max(r['peak_gib'] for r in reports):.2f} GiB"
+        cpu = median([s for r in reports for s in r["cpu"]])
+        base_cpu = base_cpu or cpu
+        line += f"  {rate / base:5.2f}x  CPU {cpu:.2f} s, {base_cpu / cpu:.2f}x"
+        line += f"  peak {max(r['peak_gib'] for r in reports):.2f} GiB"
+        if "activations_gib" in reports[0]:
+            line += f", activations {max(r['activations_gib'] for r in reports):.2f}"
         if "fill_s_per_frame" in reports[0]:
             fill = median(r["fill_s_per_frame"] for r in reports)
             line += f"  filling {1 / fill:.2f} frames/s, {reports[0]['bytes_per_frame'] / 1e6:.2f} MB a frame"
         if "error" in reports[0]:
-            line += f"  {max(r['error'] for r in reports):.4f} from the exact chunk"
+            line += f"  {max(r['error'] for r in reports):.4f} from the plain chunk"
         print(line, flush=True)
 
 
