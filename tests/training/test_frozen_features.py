@@ -262,6 +262,46 @@ def test_full_disk_while_filling(config, monkeypatch):
         losses(config("prefix"))
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MB; skips where this process may not mount one."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    try:
+        if subprocess.run(mount, capture_output=True, timeout=60).returncode:
+            pytest.skip("mounting needs root")
+    except FileNotFoundError:
+        pytest.skip("no mount command")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=60)
+
+
+@pytest.mark.slow
+def test_a_disk_that_really_fills_up_while_the_store_is_filled(config, small_disk, monkeypatch):
+    """Somebody else takes the room: the message names the folder; with room again the same store goes on."""
+    ballast, write, calls = small_disk / "ballast", frozen_features._write, []
+
+    def crowded(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            with pytest.raises(OSError, match="No space"), ballast.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+        return write(*args)
+
+    cfg = config("prefix")
+    cfg.features.dir = str(small_disk / "features")
+    monkeypatch.setattr(frozen_features, "_write", crowded)
+    with pytest.raises(FrameStoreError, match="Filling .* stopped: No space left on device.*--features.dir"):
+        losses(cfg)
+    ballast.unlink()
+    again = config("prefix", "again")
+    again.features.dir = cfg.features.dir
+    assert losses(again) == pytest.approx(losses(config("none", "plain")), rel=1e-5)
+    only_store(again)
+
+
 def test_one_fills_at_a_time(config, tmp_path):
     cfg = config("vision")
     losses(cfg)
