@@ -3,11 +3,13 @@
 On a CPU the recording is played by a stand-in that, as a CUDA graph does, reads and writes tensors of its own.
 """
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch.utils._pytree import tree_unflatten
 
-from lerobot.common.policies.common.recorded import MOST, Recorded
+from lerobot.common.policies.common.recorded import MOST, Recorded, tensor_tree
 
 CPU = torch.device("cpu")
 
@@ -93,6 +95,21 @@ def test_what_cannot_be_recorded_runs_as_it_is(caplog):
         torch.manual_seed(0)
         assert torch.equal(recorded(x), expected)
     assert caplog.text.count("operation not permitted") == 1 and "--policy.inference=plain" in caplog.text
+
+
+@torch.no_grad()
+def test_a_dataclass_of_tensors_is_an_argument(recorder):
+    @tensor_tree
+    @dataclass
+    class Pair:
+        first: torch.Tensor
+        more: list[tuple[torch.Tensor, torch.Tensor]]
+
+    recorded = Recorded(lambda pair: pair.first + sum(a * b for a, b in pair.more), "pair", CPU, recorder)
+    for value in (1.0, 2.0):
+        x = torch.full((2,), value)
+        assert recorded(Pair(x, [(x, x), (x, x)])).tolist() == [value + 2 * value**2] * 2
+    assert recorder.made == 1
 
 
 def test_gradients_and_functions_as_arguments_are_never_recorded(recorder):

@@ -101,7 +101,7 @@ def use_inference_mode(policy) -> None:
         if policy.name == "tdmpc":
             raise ValueError("--policy.inference: TD-MPC plans without a chunk of its own; leave it exact.")
         policy.predict_action_chunk = FastChunks(policy, mode)
-    elif mode == "exact" and device.type == "cuda":
+    elif mode == "exact" and device.type == "cuda" and not getattr(policy.config, "compile_model", False):
         record_calls(policy, device)
     elif mode == "exact" and device.type == "cpu" and _has_half_linears(policy) and has_onednn_products():
         policy.predict_action_chunk = FastChunks(policy, mode)

@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import TreeSpec, register_pytree_node, tree_flatten, tree_map_only, tree_unflatten
 
 MOST = 8  # shapes that are recorded; a ninth runs as it is
 WARM_UPS = 3  # runs before recording, in which libraries choose their kernels and allocate
 PLAIN = (type(None), bool, int, float, str)
+
+
+def tensor_tree(cls: type) -> type:
+    """Have a dataclass taken apart into its fields, so that a recorded function may take one."""
+    names = [f.name for f in fields(cls)]
+    register_pytree_node(
+        cls, lambda whole: ([getattr(whole, name) for name in names], None), lambda parts, _: cls(*parts)
+    )
+    return cls
 
 
 class CudaGraph:

@@ -32,6 +32,7 @@ from lerobot.common.policies.common.flow_matching import (
     sample_time,
 )
 from lerobot.common.policies.common.losses import masked_mean
+from lerobot.common.policies.common.recorded import tensor_tree
 from lerobot.common.policies.pi0.configuration_pi0 import PI0Config
 from lerobot.common.policies.pi0.paligemma_with_expert import KeysValues, PaliGemmaWithExpert
 from lerobot.common.policies.pi0.tokenizer_source import save_tokenizer
@@ -262,6 +263,7 @@ def _renamed(key: str) -> str:
     return f"model.{name}"
 
 
+@tensor_tree
 @dataclass
 class Context:
     """What the expert needs of an observation.
