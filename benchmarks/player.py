@@ -1,10 +1,12 @@
 """What a chunk player gains: episode time, success and smoothness of sync, async and rtc in the twin.
 
-python benchmarks/player.py --policy CHECKPOINT [--seeds 200] [--first_seed 10000] [--latency_ms 200]
+python benchmarks/player.py --policy CHECKPOINT [--seeds 200] [--first_seed 10000] [--latency_ms 200] [--out FILE]
+python benchmarks/player.py --show FILE [FILE ...]
 
 Every mode runs the same seeds, with the same simulated latency. Episode time is compared on seeds where both modes
-succeed; the success difference is paired, with its 95 % bounds. Results go to --out after every seed, and a second run
-with the same --out continues there.
+succeed: the cut of the mean, and the median of the pairs' cuts beside it. The success difference is paired, with its
+95 % bounds. Results go to --out after every seed, and a second run with the same --out continues there; --show puts
+files of several runs (two workers with seeds of their own, for example) together. Mode `abrupt`: async without fading.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ import torch
 from lerobot.common.envs.factory import make_env, make_env_config
 from lerobot.common.evaluation.evaluate import with_player
 from lerobot.common.evaluation.rollout import episode_rows, rollout
+from lerobot.common.player.blending import FADE
 from lerobot.common.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.common.utils.io_utils import write_json
 from lerobot.configs.policies import PreTrainedConfig
 
-MODES = ("sync", "async", "rtc")
+MODES = {"sync": "sync", "async": "async", "rtc": "rtc", "abrupt": "async"}
 FPS = 30
 
 
@@ -33,7 +36,8 @@ def make_parts(path: str, mode: str, args: argparse.Namespace, env) -> tuple:
     config.device, config.use_amp, config.n_action_steps = "cpu", False, args.n_action_steps
     policy = get_policy_class(config.type).from_pretrained(path, config=config)
     processors = make_pre_post_processors(config, pretrained_path=path)
-    return with_player(policy, *processors, mode, args.latency_ms, env)
+    fade = 0 if mode == "abrupt" else FADE
+    return with_player(policy, *processors, MODES[mode], args.latency_ms, env, fade)
 
 
 def run(args: argparse.Namespace) -> list[dict]:
@@ -42,10 +46,10 @@ def run(args: argparse.Namespace) -> list[dict]:
     env = make_env(make_env_config("koch", task=args.task), 1)
     out = Path(args.out)
     rows = json.loads(out.read_text()) if out.exists() else []
-    parts = {mode: make_parts(args.policy, mode, args, env) for mode in MODES}
+    parts = {mode: make_parts(args.policy, mode, args, env) for mode in args.modes.split(",")}
     for seed in range(args.first_seed + len(rows), args.first_seed + args.seeds):
         row = {"seed": seed}
-        for mode in MODES:
+        for mode in parts:
             episode = episode_rows(rollout(env, *parts[mode], seeds=[seed]), [seed], 0)[0]
             row[mode] = {"success": episode["success"], "steps": episode["n_steps"], **episode["player"]}
         rows.append(row)
@@ -68,26 +72,30 @@ def report(rows: list[dict]) -> str:
     def column(mode: str, key: str) -> np.ndarray:
         return np.array([np.nan if row[mode][key] is None else row[mode][key] for row in rows], dtype=float)
 
-    lines = ["mode   success  difference to sync  time, both succeed  cut    seam jump  jerk/s3  held"]
-    success = {mode: column(mode, "success").astype(bool) for mode in MODES}
-    for mode in MODES:
+    lines = ["mode   success  difference to sync     time, both succeed  cut (median)     seam jump  jerk/s3  held"]
+    modes = [mode for mode in MODES if mode in rows[0]]
+    success = {mode: column(mode, "success").astype(bool) for mode in modes}
+    for mode in modes:
         both = success[mode] & success["sync"]
-        seconds, before = (column(m, "steps")[both].mean() / FPS if both.any() else np.nan for m in (mode, "sync"))
+        ours, theirs = column(mode, "steps")[both] / FPS, column("sync", "steps")[both] / FPS
+        cut, median = 100 * (1 - ours.mean() / theirs.mean()), 100 * np.median(1 - ours / theirs)
         mean, low, high = paired_difference(success[mode], success["sync"])
         lines.append(
             f"{mode:<6} {100 * success[mode].mean():5.1f} %  {mean:+5.1f} ({low:+.1f} to {high:+.1f})  "
-            f"{seconds:6.2f} s of {before:5.2f} s    {100 * (1 - seconds / before):4.1f} %  "
+            f"{ours.mean():6.2f} s of {theirs.mean():5.2f} s  {cut:4.1f} % ({median:.1f} %)  "
             f"{np.nanmean(column(mode, 'seam_jump')):7.2f}  {np.nanmean(column(mode, 'jerk')):8.0f}  "
             f"{column(mode, 'held').mean():5.1f}"
         )
-    jumps = {mode: np.nanmean(column(mode, "seam_jump")) for mode in MODES}
+    jumps = {mode: np.nanmean(column(mode, "seam_jump")) for mode in modes}
     return "\n".join([*lines, f"seam jump of rtc / async: {jumps['rtc'] / jumps['async']:.2f}   ({len(rows)} seeds)"])
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", required=True)
+    parser.add_argument("--policy")
+    parser.add_argument("--show", nargs="+", metavar="FILE", help="files of earlier runs")
+    parser.add_argument("--modes", default="sync,async,rtc", help="abrupt may be added")
     parser.add_argument("--task", default="KochPickPlace-v0")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first_seed", type=int, default=10_000)
@@ -95,7 +103,12 @@ def main() -> None:
     parser.add_argument("--n_action_steps", type=int, default=15)
     parser.add_argument("--out", default="outputs/benchmarks/player.json")
     args = parser.parse_args()
-    print(report(run(args)))
+    if bool(args.policy) == bool(args.show):
+        parser.error("expected --policy CHECKPOINT to run, or --show FILE to put results together")
+    if not {"sync", "async", "rtc"} <= set(args.modes.split(",")) <= set(MODES):
+        parser.error(f"--modes={args.modes}: expected sync,async,rtc, and abrupt if wanted")
+    files = {row["seed"]: row for path in args.show or () for row in json.loads(Path(path).read_text())}
+    print(report([files[seed] for seed in sorted(files)] if args.show else run(args)))
 
 
 if __name__ == "__main__":

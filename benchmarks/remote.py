@@ -1,6 +1,6 @@
 """Inference on another machine, on the loopback of this one: loop rate, damaged messages, killed servers.
 
-python benchmarks/remote.py loop --seconds=600 [--jpeg_quality=0]
+python benchmarks/remote.py loop --seconds=600 [--jpeg_quality=0]     (--seconds=120: the short form)
 python benchmarks/remote.py fuzz --count=10000
 python benchmarks/remote.py kill --count=50
 """
@@ -11,9 +11,9 @@ import argparse
 import contextlib
 import ctypes
 import gc
-import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -28,8 +28,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lerobot.common.inference_server import wire
 from lerobot.common.inference_server.server import PolicyServer
+from lerobot.common.inference_server.zeromq import make_context
 
 JOINTS, FPS = 6, 30
+LONGEST_S = 60.0  # that a server may take to say anything
 CAMERAS = {f"observation.images.{name}": (480, 640, 3) for name in ("laptop", "phone")}
 ROBOT = {
     "type": "koch",
@@ -85,18 +87,25 @@ class ServerProcess:
     def __init__(self, port: int = 0, cameras: bool = True):
         words = [sys.executable, __file__, "serve", f"--port={port}", f"--cameras={int(cameras)}"]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.address = self.process.stdout.readline().strip()
+        self.address = self._line()
+
+    def _line(self) -> str:
+        """What it says next; RuntimeError if it says nothing for a minute."""
+        if not select.select([self.process.stdout], [], [], LONGEST_S)[0]:
+            self.kill()
+            raise RuntimeError(f"The server said nothing for {LONGEST_S} s.")
+        return self.process.stdout.readline().strip()
 
     def ask(self) -> list[int]:
         """Resident KiB, refused messages, planned chunks."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return [int(word) for word in self.process.stdout.readline().split()]
+        return [int(word) for word in self._line().split()]
 
     def kill(self) -> None:
         """kill -9."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self.process.wait(LONGEST_S)
 
 
 def loop(seconds: float, quality: int) -> None:
@@ -156,7 +165,8 @@ def fuzz(count: int) -> None:
         stranger._socket.send(data)
         while stranger._socket.poll(0):
             stranger._socket.recv()
-    while (refused := server.ask()[1]) != counted:  # what is still under way
+    end = time.monotonic() + LONGEST_S
+    while (refused := server.ask()[1]) != counted and time.monotonic() < end:  # what is still under way
         counted = refused
         time.sleep(0.5)
     good = RemotePolicy(server.address, robot, ["good"])
@@ -190,7 +200,7 @@ class _Liar:
         import zmq
 
         self.answers = answers
-        self.socket = zmq.Context.instance().socket(zmq.ROUTER)
+        self.socket = make_context().socket(zmq.ROUTER)
         self.socket.linger = 0
         self.address = f"127.0.0.1:{self.socket.bind_to_random_port('tcp://127.0.0.1')}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -220,20 +230,22 @@ def kill(count: int) -> None:
         parse([*flags, f"--server_address={server.address}", "--deadline_s=0.5", "--land_after_s=1e6"])
     )
     client.prepare()
-    done, running = threading.Event(), [server]
+    done, running, killed = threading.Event(), [server], []
 
     def killer() -> None:
         chance = random.Random(0)
-        for _ in range(count):
-            time.sleep(chance.uniform(0.3, 1.5))
-            running[0].kill()
-            time.sleep(chance.uniform(0.0, 0.5))
-            running[0] = ServerProcess(int(port), cameras=False)
-        time.sleep(2.0)
-        done.set()
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            for _ in range(count):
+                time.sleep(chance.uniform(0.3, 1.5))
+                running[0].kill()
+                time.sleep(chance.uniform(0.0, 0.5))
+                running[0] = ServerProcess(int(port), cameras=False)
+                killed.append(port)
+            time.sleep(2.0)
+        finally:
+            done.set()
 
-    sent, measured = _watch(client.robot)
+    sent, measured = _watch(client.robot, done)
     threading.Thread(target=killer, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         client.run()
@@ -242,13 +254,15 @@ def kill(count: int) -> None:
     client.close()
     running[0].kill()
     _judge(np.array(sent), np.array(measured), limits)
-    print(f"{count} kills, {runs} lost requests, ended by the clock: {done.is_set()}; {summary}")
+    print(f"{len(killed)} of {count} kills, {runs} lost requests; {summary}")
 
 
-def _watch(robot) -> tuple[list, list]:
+def _watch(robot, done: threading.Event) -> tuple[list, list]:
     sent, measured, send, read = [], [], robot.send_action, robot.follower_positions
 
     def sending(action):
+        if done.is_set():
+            raise KeyboardInterrupt
         command = send(action)
         sent.append(command.numpy())
         return command
