@@ -21,7 +21,7 @@ from lerobot.common.envs.koch_sim.kinematics import OutOfReachError
 from lerobot.common.envs.koch_sim.scene import FPS
 from lerobot.common.envs.koch_sim.world import KochWorld
 from lerobot.common.robot_devices.simulation.faults import Faults
-from lerobot.common.robot_devices.simulation.messages import receive_message, send_message
+from lerobot.common.robot_devices.simulation.messages import Inbox, send_message
 from lerobot.common.robot_devices.simulation.pty_server import PtyServer, ServoBus
 from lerobot.common.robot_devices.simulation.twin_arm import TwinFollower, TwinLeader
 
@@ -165,7 +165,7 @@ class Twin:
         return any(servo.torque for servo in self.follower.servos)
 
     def _answer(self, link: socket.socket) -> bool:
-        message = receive_message(link)
+        message = Inbox(link).receive()
         if message is None:
             return False
         request = message[0]
@@ -187,7 +187,7 @@ def main() -> None:
     """Serve one twin over the socket whose number is the first argument."""
     link = socket.socket(fileno=int(sys.argv[1]))
     link.settimeout(PATIENCE_S)
-    options = TwinOptions(**receive_message(link)[0])
+    options = TwinOptions(**Inbox(link).receive()[0])
     twin = Twin(options)
     send_message(link, {"ports": twin.server.paths, "options": json.dumps(asdict(options))})
     try:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lerobot.common.robot_devices.simulation.messages import receive_message, send_message
+from lerobot.common.robot_devices.simulation.messages import Inbox, send_message
 
 FPS = 30
 ANSWER_S = 120.0  # a twin that is silent for this long hangs
@@ -31,7 +31,8 @@ class TwinProcess:
         )
         theirs.close()
         ours.settimeout(ANSWER_S)
-        self._link, self._lock = ours, threading.Lock()
+        self._link, self._inbox, self._lock = ours, Inbox(ours), threading.Lock()
+        self._owed = False  # an answer; still so at the next question when Ctrl-C cut one off
         self.success = False  # as of the newest answer
         send_message(ours, options)
         self.ports: list[str] = self._receive()[0]["ports"]
@@ -57,13 +58,17 @@ class TwinProcess:
 
     def _ask(self, do: str, arguments: dict) -> tuple[dict, bytearray]:
         with self._lock:
+            if self._owed:
+                self._inbox.receive()
+            self._owed = True
             send_message(self._link, {"do": do, **arguments})
             answer = self._receive()
             self.success = answer[0].get("success", self.success)
             return answer
 
     def _receive(self) -> tuple[dict, bytearray]:
-        message = receive_message(self._link)
+        message = self._inbox.receive()
+        self._owed = False
         if message is None:
             ended = self.process.poll() is not None
             what = "process ended" if ended else f"process gave no answer within {ANSWER_S:.0f} s"
