@@ -1,12 +1,15 @@
-"""For all tests: one thread, and a limit on how long a test may take."""
+"""For all tests: one thread, an OpenGL library chosen before mujoco is imported, a limit on how long a test takes."""
 
 import faulthandler
 import os
 
 import pytest
 
+from lerobot.common.envs.koch_sim.gl import select_gl
+
 # One thread: the tensors of the tests are tiny, and a process that is forked while OpenMP has threads hangs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+select_gl()
 
 LONGEST_TEST_S = 600  # the longest takes 20 s; a test that is still there hangs
 LONGEST_SLOW_TEST_S = 4 * 3600

@@ -104,7 +104,7 @@ def train(cfg: TrainPipelineConfig):
         metrics = MetricsFile(cfg, engine, resume_step=step)
         describe(cfg, policy, dataset, plan, step)
 
-        timer, outlook = Timer(), Outlook(step, cfg.steps)
+        timer, outlook, evaluated = Timer(), Outlook(step, cfg.steps), {}
         with progress_bar(cfg, engine, step) as bar:
             while step < cfg.steps:
                 parts = [prepare(next(batches)) for _ in range(plan.accumulation)]
@@ -129,10 +129,11 @@ def train(cfg: TrainPipelineConfig):
                 if validation.is_due(step):
                     saver.consider(step, metrics.log_eval(step, validation.validate(run, step)))
                 if cfg.env and cfg.eval_freq and step % cfg.eval_freq == 0:
-                    saver.consider(step, metrics.log_eval(step, evaluate_in_env(cfg, run, step, metrics)))
+                    evaluated = {step: evaluate_in_env(cfg, run, step, metrics)}
+                    saver.consider(step, metrics.log_eval(step, evaluated[step]))
                 timer()
         saver.wait(final=True)
-        checkpoint = finish(cfg, run, validation, metrics)
+        checkpoint = finish(cfg, run, validation, metrics, evaluated.get(cfg.steps))
     engine.close()
     return checkpoint
 

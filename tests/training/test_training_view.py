@@ -11,10 +11,13 @@ import pytest
 from lerobot.common.envs.configs import KochEnv
 from lerobot.common.evaluation.rollout import evaluation_result
 from lerobot.common.evaluation.video import animated_gif, write_video
+from lerobot.common.training import report
+from lerobot.common.training.metrics import read_lines
 from lerobot.common.training.report import evaluate_in_env
 from lerobot.common.training.summary_page import _evaluations
-from lerobot.common.utils.io_utils import write_json
+from lerobot.common.utils.io_utils import read_json, write_json
 from lerobot.configs.default import EvalConfig
+from lerobot.scripts import train as script
 
 
 def film(path):
@@ -51,6 +54,13 @@ def test_the_page_lists_every_evaluation_and_shows_the_newest_films(tmp_path):
     assert re.findall(r'href="([^"]+)"', page) == ["eval/step_001000/videos/2.mp4"]
 
 
+def test_a_film_that_is_too_large_for_the_page_is_linked(tmp_path, monkeypatch):
+    evaluated(tmp_path, 500, [True, False])
+    monkeypatch.setattr("lerobot.common.training.summary_page.MOST_FILM_BYTES", 10)
+    page = _evaluations(tmp_path)
+    assert "data:video" not in page and page.count("href=") == 2
+
+
 def test_a_film_becomes_a_small_animated_picture(tmp_path):
     from PIL import Image
 
@@ -58,6 +68,28 @@ def test_a_film_becomes_a_small_animated_picture(tmp_path):
     (tmp_path / "a.gif").write_bytes(data)
     with Image.open(tmp_path / "a.gif") as picture:
         assert picture.size == (width, height) == (24, 16) and picture.n_frames == 3
+
+
+@pytest.mark.parametrize(("eval_freq", "expected"), [(2, [2, 4]), (3, [3, 4])])
+def test_the_last_step_is_evaluated_once(eval_freq, expected, make_config, monkeypatch):
+    numbers = evaluation_result(
+        [{"episode_ix": 0, "success": True, "sum_reward": 1.0, "max_reward": 1.0, "n_steps": 9, "video": None}], 1.0
+    )["aggregated"]
+    steps = []
+
+    def count(cfg, run, step, metrics):
+        steps.append(step)
+        return numbers
+
+    for module in (script, report):
+        monkeypatch.setattr(module, "evaluate_in_env", count)
+    monkeypatch.setattr(report, "_env_means_something", lambda *_: True)
+    cfg = make_config(env=KochEnv(), eval_freq=eval_freq)
+    script.train(cfg)
+    assert steps == expected
+    rows = read_lines(cfg.output_dir / "metrics.jsonl")
+    assert [row["step"] for row in rows if "eval/pc_success" in row] == expected
+    assert read_json(cfg.output_dir / "summary.json")["eval"]["pc_success"] == 100
 
 
 def test_tensorboard_shows_the_film(tmp_path):

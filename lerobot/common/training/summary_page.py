@@ -17,7 +17,8 @@ MOST_FILM_BYTES = 2_000_000  # larger films stay beside the page
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td{padding:.15rem 1rem .15rem 0;vertical-align:top}td+td{font-variant-numeric:"
-    "tabular-nums}img{max-width:100%}code{background:#f2f2f2;padding:.1rem .3rem}h2{margin-top:2rem;font-size:1.1rem}"
+    "tabular-nums}td,code{overflow-wrap:anywhere}td:first-child{min-width:6.5rem}img,video{max-width:100%}"
+    "code{background:#f2f2f2;padding:.1rem .3rem}h2{margin-top:2rem;font-size:1.1rem}"
 )
 
 
@@ -37,8 +38,11 @@ def write_summary_page(path: Path, cfg, record: dict[str, Any], summary: dict[st
     ]
     body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
     title = html.escape(f"{cfg.job_name}: {cfg.steps} steps")
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-    path.write_text(f"<!doctype html><html><head>{head}</head><body><h1>{title}</h1>{body}</body></html>", "utf-8")
+    view = '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
+    head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style>'
+    path.write_text(
+        f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}</h1>{body}</body></html>', "utf-8"
+    )
 
 
 def _results(summary: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def _results(summary: dict[str, Any]) -> dict[str, Any]:
         rows["error at the first / last step of the chunk"] = f"{steps[0]:.4g} / {steps[-1]:.4g}" if steps else None
     if total := summary.get("eval"):
         rows["in the environment"] = _outcome(total)
-        rows["steps of an episode"], rows["steps per second"] = total["avg_n_steps"], total["steps_per_s"]
+        rows["steps of an episode"], rows["environment steps per second"] = total["avg_n_steps"], total["steps_per_s"]
     return rows
 
 
@@ -64,7 +68,8 @@ def _evaluations(output: Path) -> str:
     rows = {f"step {step}": _outcome(result["aggregated"]) for step, result in sorted(results.items())}
     newest = results[max(results)]["per_episode"]
     films = [row for row in newest if row["video"] and Path(row["video"]).is_file()]
-    inside = [next((row for row in films if row["success"] == outcome), None) for outcome in (True, False)]
+    small = [row for row in films if Path(row["video"]).stat().st_size <= MOST_FILM_BYTES]
+    inside = [next((row for row in small if row["success"] == outcome), None) for outcome in (True, False)]
     shown = "".join(_film(row) for row in inside if row)
     others = (f'<a href="{_relative(row, output)}">{_film_name(row)}</a>' for row in films if row not in inside)
     return f"{_table(rows)}<p>{shown}</p><p>{', '.join(others)}</p>"
@@ -85,10 +90,7 @@ def _relative(row: dict[str, Any], output: Path) -> str:
 
 
 def _film(row: dict[str, Any]) -> str:
-    data = Path(row["video"]).read_bytes()
-    if len(data) > MOST_FILM_BYTES:
-        return ""
-    source = f"data:video/mp4;base64,{base64.b64encode(data).decode()}"
+    source = f"data:video/mp4;base64,{base64.b64encode(Path(row['video']).read_bytes()).decode()}"
     return f'<video controls muted width="460" title="{_film_name(row)}" src="{source}"></video> '
 
 
