@@ -245,3 +245,16 @@ def test_a_forked_worker_does_not_collect_its_parents_encoders():
         [sys.executable, "-c", LEAVE_AN_ENCODER_AND_FORK], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "codec, options", [("h264", {"g": "2"}), ("h264", {"g": "12", "bf": "3"}), ("hevc", {"g": "30"})]
+)
+def test_many_frames_at_once_are_those_of_a_sequential_decode(tmp_path, codec, options):
+    write_video(tmp_path / "v.mp4", codec, options)
+    expected = list(iter_video_frames(tmp_path / "v.mp4"))
+    reader, random = VideoReader(tmp_path / "v.mp4"), np.random.default_rng(0)
+    for size in (1, 2, 5, 20, 60):
+        numbers = random.integers(0, FRAMES, size).tolist()
+        np.testing.assert_array_equal(reader.frames(numbers), np.stack([expected[n] for n in numbers]))
+    np.testing.assert_array_equal(reader.frames(range(7, 15)), np.stack(expected[7:15]))

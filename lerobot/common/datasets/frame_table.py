@@ -162,6 +162,10 @@ class ImageColumn:
 
     def __getitem__(self, row: int) -> torch.Tensor:
         """uint8 (C, H, W) of one row."""
+        return torch.from_numpy(self.picture(row)).permute(2, 0, 1)
+
+    def picture(self, row: int) -> np.ndarray:
+        """uint8 (H, W, C) of one row, as OpenCV has it."""
         position = int(np.searchsorted(self._starts, row, side="right")) - 1
         file = self._files[position]
         local = int(row - self._starts[position])
@@ -173,7 +177,7 @@ class ImageColumn:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), self._flags)
         if image is None:
             raise DatasetError(f"{where}: the picture cannot be decoded.")
-        return torch.from_numpy(np.atleast_3d(image)).permute(2, 0, 1)
+        return np.atleast_3d(image)
 
     def _episode(self, position: int) -> pa.ChunkedArray:
         if position in self._cells:

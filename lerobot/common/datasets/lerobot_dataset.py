@@ -18,6 +18,7 @@ from lerobot.common.datasets.frame_table import EpisodeFile, FrameTable
 from lerobot.common.datasets.hub_download import download_files
 from lerobot.common.datasets.hub_upload import push_to_hub
 from lerobot.common.datasets.image_writer import AsyncImageWriter
+from lerobot.common.datasets.pictures import read_cameras
 from lerobot.common.datasets.recovery import drop_last_episode
 from lerobot.common.datasets.transforms import transform_batch
 from lerobot.common.datasets.utils import (
@@ -28,8 +29,7 @@ from lerobot.common.datasets.utils import (
     get_delta_indices,
     get_episode_data_index,
 )
-from lerobot.common.datasets.video_utils import check_video_backend, decode_video_frames, map_cameras
-from lerobot.common.utils.images import pictures_as_float
+from lerobot.common.datasets.video_utils import check_video_backend
 
 __all__ = ["CODEBASE_VERSION", "LeRobotDataset", "LeRobotDatasetMetadata"]
 
@@ -165,20 +165,15 @@ class LeRobotDataset(torch.utils.data.Dataset):
         rows = torch.where(rows < 0, rows + len(table), rows)
         windows, pads = self._windows(rows)
         batch: dict[str, Any] = {}
-        image_keys, skipped = self.meta.image_keys, self.meta.camera_keys if self.skip_pictures else ()
-        if not self.skip_pictures:
-            batch |= self._video_pictures(rows, windows)
+        pictures = {} if self.skip_pictures else self._pictures(rows, windows)
+        batch |= {key: pictures[key] for key in self.meta.video_keys if key in pictures}
         for key, column in table.columns.items():
-            window = windows.get(key)
-            if key in skipped:
-                continue
-            if key in image_keys:
-                frames = self._pictures(key, rows[:, None] if window is None else window)
-                batch[key] = frames.squeeze(1) if window is None else frames
+            if key in pictures:
+                batch[key] = pictures[key]
             elif isinstance(column, list):
-                batch[key] = _pick(column, (rows if window is None else window).tolist())
-            else:
-                batch[key] = column[rows if window is None else window]
+                batch[key] = _pick(column, windows.get(key, rows).tolist())
+            elif isinstance(column, torch.Tensor):
+                batch[key] = column[windows.get(key, rows)]
         batch.update(pads)
         self._transform_pictures(batch, indices)
         batch["task"] = [self.meta.tasks[i] for i in table["task_index"][rows].tolist()]
@@ -197,32 +192,24 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 pads[f"{key}_is_pad"] = wanted != windows[key]
         return windows, pads
 
-    def _video_pictures(self, rows: torch.Tensor, windows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Pictures of all cameras that are stored as videos, several cameras decoded at a time."""
+    def _pictures(self, rows: torch.Tensor, windows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Pictures of all cameras, several cameras decoded at a time."""
+        pictures = read_cameras(self, self.meta.camera_keys, rows, windows)
+        for key in self.meta.video_keys:
+            if key in windows:  # as LeRobot: no time axis for a single delta of a video
+                pictures[key] = pictures[key].squeeze(1)
+        return pictures
 
-        def pictures(key: str) -> torch.Tensor:
-            frames = self._pictures(key, windows.get(key, rows[:, None]))
-            return frames.squeeze(1)  # as LeRobot: no time axis for a single delta of a video
-
-        keys = self.meta.video_keys
-        decoded = map_cameras(pictures, keys) if self.frame_store is None else map(pictures, keys)
-        return dict(zip(keys, decoded, strict=True))
-
-    def _pictures(self, key: str, rows: torch.Tensor) -> torch.Tensor:
-        """Pictures of rows (B, T): (B, T, C, H, W)."""
-        if self.frame_store is not None:
-            records = self.frame_store[key]
-            frames = records.index_select(0, self._row_global[rows.flatten()]).unflatten(0, rows.shape)
-        elif key in self.meta.video_keys:
-            frames = torch.stack([self._decode(key, window) for window in rows])
-        else:
-            frames = torch.stack([torch.stack([self.table[key][row] for row in window]) for window in rows.tolist()])
-        return frames if self.return_uint8 else pictures_as_float(frames)
-
-    def _decode(self, key: str, rows: torch.Tensor) -> torch.Tensor:
-        path, start = self._videos[self._row_episode[rows[0]]][key]
-        timestamps = [start + timestamp for timestamp in self.table["timestamp"][rows].tolist()]
-        return decode_video_frames(path, timestamps, self.tolerance_s, self.video_backend, return_uint8=True)
+    def video_times(self, key: str, rows: torch.Tensor) -> dict[Path, tuple[list[int], list[float]]]:
+        """Where the pictures of rows (N,) are: {video: (which of the rows, seconds in the video)}."""
+        found: dict[Path, tuple[list[int], list[float]]] = {}
+        episodes, times = self._row_episode[rows].tolist(), self.table["timestamp"][rows].tolist()
+        for place, (episode, time) in enumerate(zip(episodes, times, strict=True)):
+            path, start = self._videos[episode][key]
+            places, seconds = found.setdefault(path, ([], []))
+            places.append(place)
+            seconds.append(start + time)
+        return found
 
     def _transform_pictures(self, batch: dict[str, Any], indices: Sequence[int]) -> None:
         """Augment per frame and camera, with draws that depend on the frame's address if it has one."""

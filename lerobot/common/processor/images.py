@@ -10,7 +10,7 @@ import torch
 from lerobot.common.constants import OBS_IMAGE
 from lerobot.common.processor.registry import ProcessorStepRegistry
 from lerobot.common.processor.steps import Features, ObservationProcessorStep
-from lerobot.common.utils.images import resize_images
+from lerobot.common.utils.images import pictures_as_float, resize_images
 from lerobot.configs.types import PipelineFeatureType
 
 
@@ -20,7 +20,11 @@ def images_to_float(batch: dict[str, Any]) -> dict[str, Any]:
     The one place where bytes become floats: call it on a training batch, after moving it to the device if it
     is a GPU (a quarter of the bytes to move).
     """
-    return {key: value.to(torch.float32).div_(255) if _is_bytes(key, value) else value for key, value in batch.items()}
+    return {key: _as_float(value) if _is_bytes(key, value) else value for key, value in batch.items()}
+
+
+def _as_float(pictures: torch.Tensor) -> torch.Tensor:
+    return pictures_as_float(pictures) if pictures.device.type == "cpu" else pictures.to(torch.float32).div_(255)
 
 
 def _is_bytes(key: str, value: Any) -> bool:

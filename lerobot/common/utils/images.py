@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from lerobot.common.utils.memory import empty_batch
+
 RESIZE_RULE = "antialiased bilinear on uint8"  # part of a frame store's fingerprint
 
 
@@ -34,7 +36,9 @@ def pictures_as_float(pictures: torch.Tensor) -> torch.Tensor:
 
     One picture after the other, so that it is still in the processor's cache when it is divided: twice as fast.
     """
-    result = torch.empty(pictures.shape)
+    result = empty_batch(pictures.shape, torch.float32)
+    if pictures.dim() < 4:
+        return result.copy_(pictures).div_(255)
     for target, picture in zip(result.flatten(0, -4), pictures.flatten(0, -4), strict=True):
         target.copy_(picture).div_(255)
     return result
