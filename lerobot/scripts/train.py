@@ -29,7 +29,7 @@ from lerobot.common.training.data import (
     split_episodes,
 )
 from lerobot.common.training.engine import make_engine
-from lerobot.common.training.estimate import Outlook, estimate
+from lerobot.common.training.estimate import Outlook, estimate, facts_of
 from lerobot.common.training.frozen_features import FrozenFeatures
 from lerobot.common.training.metrics import MetricsFile, describe, make_tracker, progress_bar, require_finite
 from lerobot.common.training.processors import make_training_processors, match_dataset
@@ -104,7 +104,8 @@ def train(cfg: TrainPipelineConfig):
         metrics = MetricsFile(cfg, engine, resume_step=step)
         describe(cfg, policy, dataset, plan, step)
 
-        timer, outlook, evaluated = Timer(), Outlook(step, cfg.steps), {}
+        timer, evaluated = Timer(), {}
+        outlook = Outlook(step, cfg.steps, engine.device, facts_of(cfg, policy, features))
         with progress_bar(cfg, engine, step) as bar:
             while step < cfg.steps:
                 parts = [prepare(next(batches)) for _ in range(plan.accumulation)]

@@ -51,3 +51,15 @@ def test_outlook_speaks_once(caplog):
             outlook(step, 0.0)
     (message,) = [r.getMessage() for r in caplog.records]
     assert "0 % of the time waiting" in message and "remaining 889 steps" in message
+
+
+def test_outlook_tells_memory_disk_and_the_flags_that_help(make_config, caplog):
+    cfg = make_config(steps=14)
+    with caplog.at_level("INFO"):
+        train(cfg)
+    (line,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Memory: peak")]
+    assert "checkpoints of" in line and "GiB" in line
+
+
+def test_computing_names_what_would_be_cheaper():
+    assert make_estimate(advice="--policy.use_amp=true").bottleneck == "computing: --policy.use_amp=true"

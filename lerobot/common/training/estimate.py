@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -17,6 +18,7 @@ from lerobot.common.utils.utils import available_memory
 STEPS, BATCHES = 3, 10
 FIRST_LINE_AFTER = 10  # steps of a normal run after which its speed is told
 GIB = 2**30
+STATUS, FORGET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Estimate:
     checkpoint: int
     checkpoints: int
     store: int
+    advice: str = ""  # what would make computing cheaper
 
     @property
     def step_s(self) -> float:
@@ -55,14 +58,12 @@ class Estimate:
             return "loading, which nothing runs beside: add --num_workers=4 or --dataset.frame_store=true"
         if self.load_s > self.update_s:
             return "loading: raise --num_workers, or decode once with --dataset.frame_store=true"
-        return "computing"
+        return f"computing: {self.advice}" if self.advice else "computing"
 
     def __str__(self) -> str:
         largest = self.largest_batch
         fits = f"; about {largest} would fit" if largest else ""
-        disk = f"{self.checkpoints} checkpoints of {self.checkpoint / GIB:.2f} GiB"
-        if self.store:
-            disk += f", features {self.store / GIB:.2f} GiB"
+        disk = disk_use(self.checkpoints, self.checkpoint, self.store)
         return "\n".join(
             [
                 f"Speed       {1 / self.step_s:.2f} steps/s, {self.batch_size / self.step_s:.1f} samples/s: "
@@ -77,6 +78,12 @@ class Estimate:
         )
 
 
+def disk_use(checkpoints: int, checkpoint: int, store: int) -> str:
+    """What a run leaves on the disk."""
+    text = f"{checkpoints} checkpoints of {checkpoint / GIB:.2f} GiB"
+    return f"{text}, features {store / GIB:.2f} GiB" if store else text
+
+
 def duration(seconds: float) -> str:
     """5400 -> '1 h 30 min'."""
     minutes, seconds = divmod(round(seconds), 60)
@@ -87,15 +94,28 @@ def duration(seconds: float) -> str:
 
 
 class Memory:
-    """Peak and size of the memory that a batch lives in: the accelerator's, else the process's."""
+    """Peak and size of the memory that a batch lives in: the accelerator's, else the process's.
+
+    The peak is that of the time since this object was made, where the system can forget an earlier one (Linux, CUDA).
+    """
 
     def __init__(self, device: torch.device):
         self.cuda = device.type == "cuda"
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        elif FORGET_PEAK.exists():
+            try:
+                FORGET_PEAK.write_text("5")
+            except OSError as e:  # a sandbox may forbid it
+                logging.debug("The peak of memory is that since the process began: %s.", e)
 
     def peak(self) -> int:
         """Bytes at most so far."""
         if self.cuda:
             return torch.cuda.max_memory_allocated()
+        if STATUS.exists():
+            line = next(x for x in STATUS.read_text().splitlines() if x.startswith("VmHWM"))
+            return int(line.split()[1]) * 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
@@ -117,8 +137,6 @@ def estimate(cfg, dataset, loader, prepare, features, policy, optimizer, engine)
         raw = raw if features is None else {**raw, **features(raw["index"])}
         seconds = [_step(prepare(raw), size, policy, optimizer, engine) for _ in range(STEPS)]
         peaks.append(memory.peak())
-    stored = features.store.num_frames * sum(map(features.store.record_bytes, features.store.keys)) if features else 0
-    saved = (cfg.steps // cfg.save_freq if cfg.save_freq else 1) or 1
     return Estimate(
         batch_size=cfg.batch_size,
         steps=cfg.steps,
@@ -128,10 +146,32 @@ def estimate(cfg, dataset, loader, prepare, features, policy, optimizer, engine)
         peak=peaks[-1],
         per_sample=(peaks[-1] - peaks[0]) / (cfg.batch_size - half) if cfg.batch_size > half else 0.0,
         memory=memory.total(),
-        checkpoint=checkpoint_bytes(cfg, policy),
-        checkpoints=min(saved, cfg.save_total_limit or saved) if cfg.save_checkpoint else 0,
-        store=stored,
+        advice=advice(cfg, policy),
+        **on_disk(cfg, policy, features),
     )
+
+
+def on_disk(cfg, policy, features) -> dict[str, int]:
+    """Number and size of the checkpoints that stay, and size of the store."""
+    saved = (cfg.steps // cfg.save_freq if cfg.save_freq else 1) or 1
+    stored = features.store.num_frames * sum(map(features.store.record_bytes, features.store.keys)) if features else 0
+    return {
+        "checkpoint": checkpoint_bytes(cfg, policy),
+        "checkpoints": min(saved, cfg.save_total_limit or saved) if cfg.save_checkpoint else 0,
+        "store": stored,
+    }
+
+
+def advice(cfg, policy) -> str:
+    """Flags that would make a step cheaper; empty where there are none left to say."""
+    flags = []
+    augmented = cfg.dataset.image_transforms.enable
+    if cfg.policy.frozen_features == "none" and policy.frozen_feature_modes() and not augmented:
+        flags.append("--policy.frozen_features=auto computes the frozen part once per frame")
+    half = sum(p.numel() for p in policy.parameters() if p.dtype != torch.float32)
+    if not cfg.policy.use_amp and not half:
+        flags.append("--policy.use_amp=true computes in bfloat16")
+    return ", ".join(flags)
 
 
 def _step(batch: dict, size: int, policy, optimizer, engine) -> float:
@@ -160,10 +200,14 @@ def _loading(loader, features, prepare) -> float:
 
 
 class Outlook:
-    """One line after the first steps of a run: how fast it is and when it ends."""
+    """Lines after the first steps of a run: how fast it is and when it ends; memory, disk and what would help.
 
-    def __init__(self, first_step: int, steps: int):
+    device, facts: where the memory is, and what to say of the disk and of flags (called once).
+    """
+
+    def __init__(self, first_step: int, steps: int, device: torch.device | None = None, facts=None):
         self.first, self.steps = first_step + 1, steps  # the first step warms up
+        self.memory, self.facts = Memory(device or torch.device("cpu")), facts
         self.begin = self.waited = 0.0
 
     def __call__(self, step: int, waited_s: float) -> None:
@@ -182,3 +226,21 @@ class Outlook:
                 self.steps - step,
                 duration((self.steps - step) * each),
             )
+            if self.facts is not None:
+                sizes = self.memory.peak() / GIB, self.memory.total() / GIB
+                logging.info("Memory: peak %.2f of %.1f GiB. %s", *sizes, self.facts(self.waited / (each * done)))
+
+
+def facts_of(cfg, policy, features):
+    """For `Outlook`: from the share of time that waits for data, what a run leaves on the disk and what would help."""
+
+    def facts(waiting: float) -> str:
+        disk = on_disk(cfg, policy, features)
+        text = f"Disk: {disk_use(disk['checkpoints'], disk['checkpoint'], disk['store'])}."
+        helps = advice(cfg, policy)
+        if waiting > 0.3:
+            helps = "raise --num_workers" if cfg.num_workers else "--num_workers=4"
+            helps += ", or decode once with --dataset.frame_store=true"
+        return f"{text} To be faster: {helps}." if helps else text
+
+    return facts
