@@ -89,7 +89,7 @@ def test_shapes_of_statistics():
         {**data, "text": ["a"]}, {k: {"dtype": "string" if k == "text" else "f"} for k in [*data, "text"]}
     )
     assert stats.keys() == data.keys()
-    assert stats["matrix"]["mean"].shape == (2, 3)
+    assert stats["matrix"]["mean"].shape == (3,)
     assert stats["scalar"]["std"].shape == (1,) and stats["scalar"]["std"][0] == np.sqrt(2)
     assert stats["flag"]["max"].tolist() == [True]
 
@@ -115,3 +115,19 @@ def test_statistics_of_a_recorded_episode_are_those_of_the_frames_given(recorded
 def test_malformed_statistics_are_refused(stats, message):
     with pytest.raises(ValueError, match=message):
         aggregate_stats([stats])
+
+
+def test_matrix_features_have_statistics_of_each_number_in_v21_and_of_the_last_dimension_in_v30():
+    numbers = np.random.default_rng(0).normal(size=(7, 2, 3)).astype(np.float32)
+    features = {"m": {"dtype": "float32", "shape": (2, 3)}}
+    old = compute_episode_stats({"m": numbers}, features, None)["m"]
+    new = compute_episode_stats({"m": numbers}, features)["m"]
+    np.testing.assert_array_equal(old["std"], numbers.std(axis=0))
+    for name in ("min", "max", "mean", "std"):
+        expected = getattr(numbers.reshape(-1, 3), name)(axis=0)
+        np.testing.assert_allclose(new[name], expected, rtol=1e-6)
+    assert new["q50"].shape == (3,) and old["count"] == new["count"] == [7]
+    assert compute_episode_stats({"m": numbers[:1]}, features)["m"]["mean"].shape == (3,)
+    both = aggregate_stats([{"m": old}, {"m": new}])["m"]  # a converted dataset that is recorded on
+    for name in ("min", "max", "mean", "std"):
+        np.testing.assert_allclose(both[name], new[name], rtol=1e-6)

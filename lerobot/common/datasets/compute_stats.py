@@ -177,7 +177,8 @@ def compute_episode_stats(
     """Statistics of one episode, with quantiles as v3.0 stores them unless `quantile_list` is None.
 
     `episode_data` holds per feature an array (T, ...), or for a picture the list of its files or its
-    `PictureHistograms`; strings are skipped.
+    `PictureHistograms`; strings are skipped. Of a feature of several dimensions v3.0 has statistics of its last one
+    (2x3 numbers a frame: 3), v2.1 of each number.
     """
     stats = {}
     for key, data in episode_data.items():
@@ -190,12 +191,27 @@ def compute_episode_stats(
             raw = get_feature_stats(sample_images(data), (0, 2, 3), True, quantile_list)
             stats[key] = {name: v if name == "count" else np.squeeze(v / 255.0, axis=0) for name, v in raw.items()}
         else:
-            stats[key] = get_feature_stats(np.asarray(data), 0, np.ndim(data) == 1, quantile_list)
+            array = np.asarray(data)
+            rows = array.reshape(-1, array.shape[-1]) if quantile_list and array.ndim > 2 else array
+            stats[key] = get_feature_stats(rows, 0, array.ndim == 1, quantile_list)
+            stats[key]["count"] = np.array([len(array)])
     return stats
 
 
+def _over_last_axis(part: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Statistics of each number of a feature as v3.0 has them, of its last dimension."""
+    rows = {name: value.reshape(-1, value.shape[-1]) for name, value in part.items() if name != "count"}
+    mean = rows["mean"].mean(axis=0)
+    variance = (rows["std"] ** 2 + (rows["mean"] - mean) ** 2).mean(axis=0)
+    result = {name: value.mean(axis=0) for name, value in rows.items()}
+    extremes = {"min": rows["min"].min(axis=0), "max": rows["max"].max(axis=0), "std": np.sqrt(variance)}
+    return {**result, **extremes, "count": part["count"]}
+
+
 def aggregate_feature_stats(stats_ft_list: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Statistics of the union of disjoint parts from the statistics of each."""
+    """Statistics of the union of disjoint parts from the statistics of each, in the coarser form if these differ."""
+    if len({part["mean"].shape for part in stats_ft_list}) > 1:
+        stats_ft_list = [_over_last_axis(part) for part in stats_ft_list]
     counts = np.stack([part["count"] for part in stats_ft_list])
     means = np.stack([part["mean"] for part in stats_ft_list])
     variances = np.stack([part["std"] for part in stats_ft_list]) ** 2

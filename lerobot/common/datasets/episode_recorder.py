@@ -24,7 +24,7 @@ from lerobot.common.datasets.image_writer import STALL_S, AsyncImageWriter, imag
 from lerobot.common.datasets.recovery import RecordingFolder
 from lerobot.common.datasets.utils import PICTURE_DTYPES, check_timestamps_sync, validate_frame
 from lerobot.common.datasets.v30 import writer as v30_writer
-from lerobot.common.datasets.video_utils import VideoEncoder, check_vcodec
+from lerobot.common.datasets.video_encoding import VideoEncoder, check_vcodec
 from lerobot.common.utils.io_utils import flush_to_disk
 
 QUEUED_FRAMES = 64  # per camera; adding a frame waits when the encoder is that far behind

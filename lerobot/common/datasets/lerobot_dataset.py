@@ -20,6 +20,7 @@ from lerobot.common.datasets.hub_upload import push_to_hub
 from lerobot.common.datasets.image_writer import AsyncImageWriter
 from lerobot.common.datasets.pictures import read_cameras
 from lerobot.common.datasets.recovery import drop_last_episode
+from lerobot.common.datasets.table_view import TableView
 from lerobot.common.datasets.transforms import transform_batch
 from lerobot.common.datasets.utils import (
     CODEBASE_VERSION,
@@ -261,9 +262,12 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return self._table
 
     @property
-    def hf_dataset(self) -> FrameTable:
-        """The columns under the name that LeRobot has them: `dataset.hf_dataset["action"]`."""
-        return self.table
+    def hf_dataset(self) -> TableView:
+        """The columns under the name and with the calls that LeRobot has: `hf_dataset.select([1, 2])["action"]`."""
+        table = self.table
+        if self._view is None or self._view[0] is not table:
+            self._view = table, TableView(table)
+        return self._view[1]
 
     @property
     def episode_indices(self) -> list[int]:
@@ -374,6 +378,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def _set_writer(self, options: EncoderOptions) -> None:
         self._encoder_options = options
         self._recorder: EpisodeRecorder | None = None
+        self._view: tuple[FrameTable, TableView] | None = None
         self.image_writer: AsyncImageWriter | None = None
         self.frame_store = None
         self.give_draw_seeds = False  # items with the seed of their draws, for who augments them later

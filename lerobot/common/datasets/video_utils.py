@@ -1,4 +1,4 @@
-"""Video files: decoding the frames of given timestamps, encoding, properties. PyAV only."""
+"""Video files: decoding the frames of given timestamps, properties; encoding is in `video_encoding`. PyAV only."""
 
 from __future__ import annotations
 
@@ -10,32 +10,29 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
+from lerobot.common.datasets.video_encoding import ONE_THREAD
+from lerobot.common.datasets.video_encoding import VIDEO_CODECS as VIDEO_CODECS  # LeRobot has these names here
+from lerobot.common.datasets.video_encoding import VideoEncoder as VideoEncoder
+from lerobot.common.datasets.video_encoding import check_vcodec as check_vcodec
+from lerobot.common.datasets.video_encoding import encode_video_frames as encode_video_frames
 from lerobot.common.utils.images import pictures_as_float
 from lerobot.common.utils.memory import keep_freed_pages
 
 VIDEO_BACKENDS = ("pyav", "torchcodec", "video_reader")
-VIDEO_CODECS = ("h264", "hevc", "libsvtav1")
 DECODER_CACHE_ENV = "LEROBOT_VIDEO_DECODER_CACHE_SIZE"
 DEFAULT_DECODER_CACHE_SIZE = 100
 SHORT_WALK = 8  # frames after a keyframe up to which a single frame is decoded on its own
 
-# PyAV's log handler waits for the interpreter's lock, in the threads of a codec too: closing such a codec never ends.
-av.logging.set_level(None)
 keep_freed_pages()
-
-# Newer PyAV converts pixels with a thread per core by default, in every worker.
-_ONE_THREAD = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
 
 
 class VideoDecodeError(ValueError, RuntimeError):
@@ -188,7 +185,7 @@ class VideoReader:
         if alone and np.searchsorted(self._pts, pts) - np.searchsorted(self._pts, self._key_pts[key]) < SHORT_WALK:
             frame = self._only(pts, key)
             if frame is not None:
-                return self._to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
+                return self._to_rgb.reformat(frame, format="rgb24", **ONE_THREAD).to_ndarray()
         # Going on costs less than seeking also when the wanted frame is the very next one, a keyframe.
         follows = self._position is not None and np.searchsorted(self._pts, self._position) + 1 >= np.searchsorted(
             self._pts, pts
@@ -201,7 +198,7 @@ class VideoReader:
             frame = self._advance_to(pts)
         if frame is None:
             raise EOFError(f"the frame at {pts * float(self._stream.time_base):.6f} s is missing or damaged")
-        return self._to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
+        return self._to_rgb.reformat(frame, format="rgb24", **ONE_THREAD).to_ndarray()
 
     def _only(self, pts: int, key: int) -> av.VideoFrame | None:
         """A frame decoded from its keyframe on, and nothing after it: what it refers to stands before it.
@@ -406,113 +403,9 @@ def iter_video_frames(video_path: str | Path) -> Iterator[np.ndarray]:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             for frame in container.decode(stream):
-                yield to_rgb.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
+                yield to_rgb.reformat(frame, format="rgb24", **ONE_THREAD).to_ndarray()
     except (av.FFmpegError, IndexError) as e:
         raise VideoDecodeError(f"Video '{video_path}' cannot be decoded: {e}.") from e
-
-
-# --- encoding -----------------------------------------------------------------------------------------------
-
-
-def check_vcodec(name: str) -> None:
-    """ValueError unless frames can be encoded with that codec here."""
-    if name not in VIDEO_CODECS:
-        raise ValueError(f"Unknown vcodec '{name}'; expected one of {VIDEO_CODECS}.")
-    if name not in av.codecs_available:
-        raise ValueError(f"The installed PyAV has no encoder '{name}'; choose another one of {VIDEO_CODECS}.")
-
-
-class VideoEncoder:
-    """Writes RGB frames to an mp4 file, frame i at i/fps seconds.
-
-    `g` is the distance of keyframes and `crf` the quality, LeRobot's defaults (2, 30): random access costs
-    at most two decoded frames. ValueError for an unknown codec.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        fps: float,
-        vcodec: str = "h264",
-        pix_fmt: str = "yuv420p",
-        g: int | None = 2,
-        crf: int | None = 30,
-        fast_decode: int = 0,
-    ):
-        check_vcodec(vcodec)
-        if vcodec != "h264" and pix_fmt == "yuv444p":
-            logging.warning("%s cannot encode yuv444p; using yuv420p.", vcodec)
-            pix_fmt = "yuv420p"
-        options = {name: str(value) for name, value in (("g", g), ("crf", crf)) if value is not None}
-        if fast_decode:
-            name = "svtav1-params" if vcodec == "libsvtav1" else "tune"
-            options[name] = f"fast-decode={fast_decode}" if vcodec == "libsvtav1" else "fastdecode"
-        if vcodec == "hevc":
-            options["x265-params"] = "log-level=error"
-        self.path, self._vcodec, self._pix_fmt, self._options = Path(path), vcodec, pix_fmt, options
-        self._rate = Fraction(fps).limit_denominator(65535)
-        self._container, self._stream, self._to_yuv, self._count = None, None, VideoReformatter(), 0
-
-    def write(self, image: np.ndarray) -> None:
-        """Add one uint8 RGB (H, W, 3) frame; the first one fixes the size."""
-        if self._container is None:
-            self._open(*image.shape[:2])
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = self._to_yuv.reformat(frame, format=self._pix_fmt, **_ONE_THREAD)
-        frame.pts, frame.time_base = self._count, 1 / self._rate
-        self._count += 1
-        self._container.mux(self._stream.encode(frame))
-
-    def _open(self, height: int, width: int) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self.path), "w", format="mp4")
-        self._stream = self._container.add_stream(self._vcodec, rate=self._rate, options=self._options)
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, self._pix_fmt
-        self._stream.codec_context.time_base = 1 / self._rate
-        if self._vcodec == "h264":  # with several threads x264 now and then writes another picture
-            self._stream.codec_context.thread_count = 1
-
-    def close(self) -> None:
-        """Write what the encoder still holds and the index of the file."""
-        container, self._container = self._container, None
-        if container is not None:
-            with container:
-                container.mux(self._stream.encode())
-
-    def __enter__(self) -> VideoEncoder:
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.close()
-
-
-def encode_video_frames(
-    imgs_dir: str | Path,
-    video_path: str | Path,
-    fps: float,
-    vcodec: str = "libsvtav1",
-    pix_fmt: str = "yuv420p",
-    g: int | None = 2,
-    crf: int | None = 30,
-    fast_decode: int = 0,
-    log_level: int | None = av.logging.ERROR,
-    overwrite: bool = False,
-) -> None:
-    """Encode the `frame_??????.png` of a folder, in order.
-
-    FileNotFoundError if there are none, FileExistsError if the video exists and `overwrite` is not set.
-    """
-    video_path = Path(video_path)
-    if video_path.exists() and not overwrite:
-        raise FileExistsError(f"Video '{video_path}' exists; give overwrite=True to replace it.")
-    paths = sorted(Path(imgs_dir).glob("frame[_-]??????.png"))
-    if not paths:
-        raise FileNotFoundError(f"No frame_??????.png in '{imgs_dir}'.")
-    if log_level is not None:
-        av.logging.set_libav_level(log_level)
-    with VideoEncoder(video_path, fps, vcodec, pix_fmt, g, crf, fast_decode) as encoder:
-        for path in paths:
-            encoder.write(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION))
 
 
 # --- properties ---------------------------------------------------------------------------------------------
