@@ -12,7 +12,6 @@ import inspect
 import json
 import logging
 import pkgutil
-import re
 import sys
 import types
 import typing
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import draccus
+import yaml
 from draccus.utils import DraccusException
 
 PATH_KEY = "path"
@@ -68,11 +68,12 @@ def _members(hint: Any) -> tuple:
     return (hint,)
 
 
-_BARE_LIST = re.compile(r"\[([\w./-]+(?:\s*,\s*[\w./-]+)*)\]")  # [laptop,phone], without the quotes of JSON
-
-
 def read_value(text: str, kinds: set) -> Any:
-    """Read one value as typed on a command line; `kinds` are the types that its flag can have."""
+    """Read one value as typed on a command line; `kinds` are the types that its flag can have.
+
+    Lists and dicts may lack the quotes of JSON, as in YAML: `[laptop, phone]`, `{top: {type: opencv}}`. ValueError for
+    one that is not closed, and for a value that is no dict where only a dict can be.
+    """
     takes_text = bool(kinds & {str, Path})
     if text.lower() in ("null",) and type(None) in kinds:
         return None
@@ -81,10 +82,19 @@ def read_value(text: str, kinds: set) -> Any:
     if text.lower() in _SPELLINGS:
         return _SPELLINGS[text.lower()]
     try:
-        return json.loads(text.replace("_", "") if text.replace("_", "").isdigit() else text)
+        value = json.loads(text.replace("_", "") if text.replace("_", "").isdigit() else text)
     except json.JSONDecodeError:
-        words = _BARE_LIST.fullmatch(text)
-        return [word.strip() for word in words[1].split(",")] if words else text
+        value = _read_container(text) if text.lstrip()[:1] in ("{", "[") else text
+    if not isinstance(value, dict) and all(kind is dict or typing.get_origin(kind) is dict for kind in kinds):
+        raise ValueError(f"{text}: expected names and values in braces, for example {{a: 1, b: 2}}.")
+    return value
+
+
+def _read_container(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise ValueError(f"{text}: expected JSON, or YAML in one line ({str(e).splitlines()[0]}).") from None
 
 
 # Flags of LeRobot 0.4 and later that have no field here, with the value at which they ask for nothing.
@@ -127,7 +137,10 @@ def to_nested(cls: type, pairs: list[tuple[str, str]], prefix: str = "") -> dict
         *parents, leaf = name.split(".")
         for parent in parents:
             inner = inner.setdefault(parent, {})
-        inner[leaf] = read_value(text, flags[name])
+        try:
+            inner[leaf] = read_value(text, flags[name])
+        except ValueError as e:
+            raise ValueError(f"--{prefix}{name}={e}") from None
     return nested
 
 

@@ -19,6 +19,7 @@ from lerobot.common.inference_server.handshake import describe_robot, name_arms
 from lerobot.common.inference_server.keys import read_token
 from lerobot.common.player.chunk_player import ChunkPlayer
 from lerobot.common.robot_devices.control_utils import control_loop, landing_on_signals
+from lerobot.common.robot_devices.newer_flags import translate_robot
 from lerobot.common.robot_devices.pace import Pace
 from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
 from lerobot.common.robot_devices.robots.utils import make_robot_from_config
@@ -141,7 +142,7 @@ def main() -> None:
 
 def parse(argv: list[str]) -> RobotClientConfig:
     """The configuration of a command line, of ours or LeRobot's."""
-    return parser.parse(RobotClientConfig, without_foreign_flags(argv, OF_CLIENT))
+    return parser.parse(RobotClientConfig, translate_robot(without_foreign_flags(argv, OF_CLIENT)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lerobot.configs.parser import flags_of, help_text, parse, split_arguments
+from lerobot.configs.parser import flags_of, help_text, parse, read_value, split_arguments
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.train import TrainPipelineConfig
 
@@ -143,3 +143,16 @@ def test_flags_of_newer_releases_are_taken_at_their_defaults():
 def test_the_help_lists_environments_that_run_here():
     text = help_text(TrainPipelineConfig)
     assert "koch|aloha" in text and "libero" not in text
+
+
+@pytest.mark.parametrize(
+    "text", ['{"top": {"index": 1, "mock": true}}', "{top: {index: 1, mock: true}}", "{ top: {index: 1, mock: true} }"]
+)
+def test_names_and_values_need_no_quotes(text):
+    assert read_value(text, {dict[str, int]}) == {"top": {"index": 1, "mock": True}}
+
+
+@pytest.mark.parametrize("text", ["{top: {index: 1}", "[1, 2", "top", "3"])
+def test_what_is_no_dict_where_only_a_dict_can_be_is_one_message(text):
+    with pytest.raises(ValueError, match="expected"):
+        read_value(text, {dict})

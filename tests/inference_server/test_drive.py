@@ -177,6 +177,15 @@ def test_flags_of_lerobot_work_here(caplog):
     assert without_foreign_flags(server, OF_SERVER) == ["--port=9000"]
 
 
+def test_a_robot_can_be_named_as_in_newer_releases():
+    cameras = "--robot.cameras={ top: {type: opencv, index_or_path: 1, width: 640, height: 480, fps: 30}}"
+    robot = parse(["--robot.type=koch_follower", "--robot.port=/dev/ttyACM0", "--robot.id=black", cameras]).robot
+    assert (robot.follower_port, robot.leader_arms, robot.cameras["top"].camera_index) == ("/dev/ttyACM0", {}, 1)
+    for wrong in ("--robot.type=so100_follower", "--robot.cameras=top", "--robot.cameras={top: 1}"):
+        with pytest.raises(ValueError, match="--robot.*expected"):
+            parse(["--robot.type=koch", wrong])
+
+
 def test_a_client_that_would_choose_the_checkpoint_is_refused_and_so_are_wrong_flags():
     with pytest.raises(ValueError, match="policy_server.py"):
         parse([*SIM, "--pretrained_name_or_path=evil/checkpoint"])

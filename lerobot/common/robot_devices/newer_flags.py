@@ -6,9 +6,7 @@ import json
 import logging
 from typing import Any
 
-import yaml
-
-from lerobot.configs.parser import split_arguments
+from lerobot.configs.parser import read_value, split_arguments
 
 ROBOTS = {"koch_follower": "koch", "koch": "koch", "koch_sim": "koch_sim", "koch_bimanual": "koch_bimanual"}
 LEADERS = ("koch_leader", "koch", "koch_sim")
@@ -23,6 +21,7 @@ WITHOUT_COUNTERPART = (
     "dataset.video_encoding_batch_size",
 )
 OWN = ("control.", "envelope.", "robot.", "safety")  # flags of control_robot itself
+NEWER_ROBOT = ("robot.type", "robot.port", "robot.cameras")
 DEFAULTS = {"teleoperate": {"control.fps": "60"}, "record": {"control.fps": "30"}}
 
 
@@ -50,6 +49,24 @@ def translate(command: str, argv: list[str]) -> list[str]:
     return [f"--{name}={value}" for name, value in flags.items()]
 
 
+def translate_robot(argv: list[str]) -> list[str]:
+    """A command line whose robot is named as newer releases do (`--robot.type=koch_follower --robot.port=...`).
+
+    Other flags, and robots named as here, pass through. ValueError for a robot that is no Koch.
+    """
+    if {"-h", "--help"} & set(argv):
+        return argv
+    given, flags = dict(split_arguments(argv)), {}
+    for name, value in given.items():
+        if name in WITHOUT_COUNTERPART:
+            logging.warning("--%s has no effect here.", name)
+        else:
+            flags |= _counterpart(name, value) if name in NEWER_ROBOT else {name: value}
+    if given.get("robot.type") == "koch_follower":
+        flags["robot.leader_arms"] = "{}"
+    return [f"--{name}={value}" for name, value in flags.items()]
+
+
 def _require_devices(command: str, given: dict[str, str]) -> None:
     robot, teleop = given.get("robot.type"), given.get("teleop.type")
     if command == "calibrate" and (robot is None) == (teleop is None):
@@ -70,7 +87,10 @@ def _counterpart(name: str, value: str) -> dict[str, str]:
     if name in PORTS:
         return {PORTS[name]: value}
     if name == "robot.cameras":
-        return {name: json.dumps(_cameras(value))}
+        try:
+            return {name: json.dumps(_cameras(value))}
+        except ValueError as e:
+            raise ValueError(f"--{name}={e}") from None
     first, _, rest = name.partition(".")
     if first == "dataset":
         return {f"control.{rest}": value}
@@ -89,6 +109,8 @@ def _known(name: str, value: str, choices) -> str:
 
 def _cameras(text: str) -> dict[str, dict[str, Any]]:
     """Cameras by name; written as JSON or as YAML in braces, `index_or_path` being the camera's number."""
-    cameras = yaml.safe_load(text)
+    cameras = read_value(text, {dict})
     renamed = {"index_or_path": "camera_index", "serial_number_or_name": "serial_number"}
+    if any(not isinstance(camera, dict) for camera in cameras.values()):
+        raise ValueError(f"{text}: expected the settings of each camera in braces, {{top: {{type: opencv, ...}}}}.")
     return {name: {renamed.get(k, k): v for k, v in camera.items()} for name, camera in cameras.items()}
