@@ -12,6 +12,7 @@ from lerobot.common.policies.common.packed_linear import (
     has_onednn_products,
     linear_gelu,
     pack_linears,
+    project,
     restore_linears,
 )
 
@@ -41,6 +42,19 @@ def test_int8_product_is_near(kind, dtype, bias, gelu):
         expected = nn.functional.gelu(expected, approximate="tanh") if gelu else expected
     assert found.shape == expected.shape and found.dtype == dtype
     assert 0 < (found - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("kind", [nn.Identity, *INT8])
+def test_layers_of_one_input_give_together_what_they_give_apart(kind, monkeypatch):
+    linears, x = [nn.Linear(256, n) for n in (256, 300)], torch.randn(2, 3, 256)
+    layers = linears if kind is nn.Identity else [kind(linear) for linear in linears]
+    with torch.no_grad():
+        expected = [layer(x) for layer in layers]
+        if kind is OneDnnInt8Linear:
+            rounded = kind.round(x)
+            monkeypatch.setattr(kind, "round", staticmethod(lambda x, once=[rounded]: once.pop()))
+        found = project(x, *layers)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("kind", INT8)

@@ -95,6 +95,11 @@ class OneDnnInt8Linear(nn.Module):
 
     def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
         """`(..., K)` -> `(..., N)`, after the tanh form of GELU if wanted."""
+        return self.product(x, self.round(x), gelu)
+
+    @staticmethod
+    def round(x: Tensor) -> tuple[Tensor, float, int]:
+        """`x` as rows of bytes, their step and the byte that means zero."""
         rows = x.reshape(-1, x.shape[-1])
         low, high = (float(v) for v in rows.aminmax())
         low, high = min(low, 0.0), max(high, 1e-12)  # zero is one of the steps
@@ -104,6 +109,11 @@ class OneDnnInt8Linear(nn.Module):
         whole = torch.empty(rows.shape, dtype=torch.uint8)
         for part in _blocks(len(rows)):
             whole[part] = torch.add(half, rows[part].float(), alpha=1 / step)
+        return whole, step, zero
+
+    def product(self, x: Tensor, rounded: tuple[Tensor, float, int], gelu: bool = False) -> Tensor:
+        """The layer's result from `round(x)`."""
+        whole, step, zero = rounded
         post = ("gelu", [], "tanh") if gelu else ("none", [], "")
         y = torch.ops.onednn.qlinear_pointwise(
             whole, step, zero, self._packed, self.scale, self.zero, self.bias, 1.0, 0, _out_dtype(x), *post

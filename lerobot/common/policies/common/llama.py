@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lerobot.common.policies.common.attention import attend, in_dtype_of
+from lerobot.common.policies.common.packed_linear import project
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class TextAttention(nn.Module):
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Two of `(B, T, kv_heads, head_dim)`, the keys not yet rotated."""
-        k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.k_proj, self.v_proj))
+        k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in project(x, self.k_proj, self.v_proj))
         return k, v
 
 
@@ -112,7 +113,8 @@ class TextMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = in_dtype_of(self.gate_proj, x)
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = project(x, self.gate_proj, self.up_proj)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class TextLayer(nn.Module):

@@ -54,6 +54,14 @@ def linear_gelu(linear: nn.Module, x: Tensor) -> Tensor:
     return F.gelu(linear(x), approximate="tanh")
 
 
+def project(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
+    """What each linear layer makes of `x`; 8-bit layers round it once for all of them."""
+    if all(hasattr(linear, "product") for linear in linears):
+        rounded = linears[0].round(x)
+        return tuple(linear.product(x, rounded) for linear in linears)
+    return tuple(linear(x) for linear in linears)
+
+
 class PackedLinear(nn.Module):
     """A linear layer for inference whose bfloat16 weights oneDNN keeps in the order that it reads them in.
 

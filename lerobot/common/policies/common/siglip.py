@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lerobot.common.policies.common.attention import attend, in_dtype_of
-from lerobot.common.policies.common.packed_linear import linear_gelu
+from lerobot.common.policies.common.packed_linear import linear_gelu, project
 from lerobot.common.policies.common.resnet import ResNet, fast_layout
 
 
@@ -104,9 +104,8 @@ class VisionAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = in_dtype_of(self.q_proj, x)
-        q, k, v = (
-            p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        projected = project(x, self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in projected)
         attended = attend(q, k, v)  # (B, heads, N, D / heads)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
