@@ -46,7 +46,7 @@ class CudaGraph:
                 function(*args, **kwargs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # other threads may go on
             self.output = function(*args, **kwargs)
 
     def replay(self, leaves: list[Any]) -> Any:
