@@ -6,7 +6,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import draccus
 
@@ -40,6 +40,8 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
     unavailable. `normalization_mapping` (declared by each policy) maps a FeatureType name to a NormalizationMode.
     """
 
+    counts: ClassVar[tuple[str, ...]] = ()  # fields of a policy that are counts or sizes: at least 1, or empty
+
     n_obs_steps: int = 1  # observation frames given to the policy
     input_features: dict[str, PolicyFeature] = field(default_factory=dict)  # filled from the dataset
     output_features: dict[str, PolicyFeature] = field(default_factory=dict)  # filled from the dataset
@@ -68,6 +70,9 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
         for name, modes in (("frozen_features", FROZEN_FEATURE_MODES), ("inference", INFERENCE_MODES)):
             if getattr(self, name) not in modes:
                 raise ValueError(f"--policy.{name}={getattr(self, name)}: expected one of {', '.join(modes)}.")
+        for name in ("n_obs_steps", *self.counts):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"--policy.{name}={value}: expected at least 1.")
         if not self.device or not is_torch_device_available(self.device):
             found = auto_select_torch_device().type
             if self.device:
@@ -113,6 +118,10 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
     @abc.abstractmethod
     def validate_features(self) -> None:
         """Raise ValueError if the features cannot be used by this policy."""
+
+    def warn_of_short_training(self, steps: int) -> None:
+        """Log a warning if a run of so many steps cannot teach this policy to act; by default it can."""
+        return None
 
     def adapt_stats(self, stats: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """The dataset's statistics with those replaced that the policy was made for; by default none."""

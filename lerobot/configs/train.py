@@ -95,6 +95,8 @@ class TrainPipelineConfig:
         self._choose_seed()
         self._set_optimizer()
         self._refuse_finished_schedule()
+        if not self.resume:
+            self.policy.warn_of_short_training(self.steps)
         if self.policy.push_to_hub and not self.policy.repo_id:
             raise ValueError("--policy.push_to_hub=true needs --policy.repo_id=OWNER/NAME.")
         if self.policy.push_to_hub and not self.save_checkpoint:

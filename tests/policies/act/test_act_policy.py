@@ -13,7 +13,8 @@ from lerobot.common.policies.act.modeling_act import (
 from lerobot.common.policies.act.processor_act import make_act_pre_post_processors
 from lerobot.common.policies.pretrained import count_parameters
 
-from .conftest import batch_of, config_of, observation_of, policy_of
+from ..tiny import batch_of, observation_of
+from .conftest import config_of, policy_of
 
 VARIANTS = {
     "two cameras": {},

@@ -7,7 +7,8 @@ import torch
 from lerobot.common.policies.act_dinov2.configuration_act_dinov2 import ACTDINOv2Config
 from lerobot.common.policies.act_dinov2.modeling_act_dinov2 import ACTDINOv2Policy
 from lerobot.common.policies.common.dinov2 import DINOv2Config
-from lerobot.configs.types import FeatureType, PolicyFeature
+
+from ..tiny import features
 
 NET = DINOv2Config(hidden_size=64, num_hidden_layers=2, num_attention_heads=1, mlp_ratio=2, image_size=56)
 TINY = {
@@ -29,12 +30,9 @@ CAMERAS = {"laptop": (3, 32, 48), "phone": (3, 32, 48)}
 
 
 def config_of(cameras=None, **changes) -> ACTDINOv2Config:
-    """A tiny configuration; `cameras` maps names to shapes."""
+    """A tiny configuration; see `features`."""
     cameras = CAMERAS if cameras is None else cameras
-    inputs = {f"observation.images.{k}": PolicyFeature(FeatureType.VISUAL, s) for k, s in cameras.items()}
-    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (6,))
-    outputs = {"action": PolicyFeature(FeatureType.ACTION, (6,))}
-    return ACTDINOv2Config(input_features=inputs, output_features=outputs, **{**TINY, **changes})
+    return ACTDINOv2Config(**features(cameras), **{**TINY, **changes})
 
 
 def policy_of(config: ACTDINOv2Config) -> ACTDINOv2Policy:

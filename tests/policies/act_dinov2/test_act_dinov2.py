@@ -15,8 +15,8 @@ from lerobot.common.policies.pretrained import count_parameters
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.types import NormalizationMode
 
-from ..act.conftest import batch_of, observation_of
 from ..common.test_dinov2 import original_names
+from ..tiny import batch_of, observation_of
 from .conftest import NET, config_of, policy_of
 
 REGISTERS = DINOv2Config(**{**vars(NET), "num_register_tokens": 4})

@@ -8,7 +8,8 @@ from lerobot.common.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.common.policies.diffusion.processor_diffusion import make_diffusion_pre_post_processors
 from lerobot.common.policies.pretrained import count_parameters
 
-from .conftest import batch_of, config_of, observation_of, policy_of
+from ..tiny import batch_of, observation_of
+from .conftest import config_of, policy_of
 
 VARIANTS = {
     "two cameras": {},

@@ -12,6 +12,7 @@ from lerobot.configs.policies import PreTrainedConfig
 from tests.policies.act import conftest as act
 from tests.policies.pi0 import conftest as pi0
 from tests.policies.smolvla import conftest as smolvla
+from tests.policies.tiny import batch_of, observation_of
 
 
 def weights(schedule, start, end, total):
@@ -132,7 +133,7 @@ def test_given_actions_reach_the_model_without_noise_and_are_no_part_of_the_loss
 
 def test_act_learns_to_continue_and_its_loss_leaves_out_what_is_given():
     config = act.config_of(rtc_training_max_delay=3, use_vae=False)
-    policy, batch = act.policy_of(config), act.batch_of(config)
+    policy, batch = act.policy_of(config), batch_of(config)
     torch.nn.init.normal_(policy.model.decoder_prefix_proj.weight)
     old = torch.full((1, 4, 6), 0.7)
     with torch.no_grad():
@@ -160,7 +161,7 @@ def test_a_trained_act_that_learns_to_continue_begins_as_what_it_was(tmp_path):
     plain = act.policy_of(act.config_of())
     plain.save_pretrained(tmp_path)
     learning = type(plain).from_pretrained(tmp_path, config=act.config_of(rtc_training_max_delay=3))
-    batch = act.observation_of(plain.config)
+    batch = observation_of(plain.config)
     chunk = plain.predict_action_chunk(batch)
     assert chunk.equal(learning.predict_action_chunk(batch))
     continued = learning.predict_action_chunk(batch, inference_delay=2, prev_chunk_left_over=chunk + 1)

@@ -6,7 +6,8 @@ import torch
 
 from lerobot.common.policies.vqbet.configuration_vqbet import VQBeTConfig
 from lerobot.common.policies.vqbet.modeling_vqbet import VQBeTPolicy
-from lerobot.configs.types import FeatureType, PolicyFeature
+
+from ..tiny import features
 
 TINY = {
     "device": "cpu",
@@ -32,15 +33,9 @@ TINY = {
 
 
 def config_of(cameras=None, state=6, env=None, action=6, **changes) -> VQBeTConfig:
-    """A tiny configuration; `cameras` maps names to shapes, sizes of None leave the feature out."""
+    """A tiny configuration; see `features`."""
     cameras = {"laptop": (3, 40, 48)} if cameras is None else cameras
-    inputs = {f"observation.images.{k}": PolicyFeature(FeatureType.VISUAL, s) for k, s in cameras.items()}
-    if state:
-        inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (state,))
-    if env:
-        inputs["observation.environment_state"] = PolicyFeature(FeatureType.ENV, (env,))
-    outputs = {"action": PolicyFeature(FeatureType.ACTION, (action,))}
-    return VQBeTConfig(input_features=inputs, output_features=outputs, **{**TINY, **changes})
+    return VQBeTConfig(**features(cameras, state, env, action), **{**TINY, **changes})
 
 
 def policy_of(config: VQBeTConfig, phase: int = 2) -> VQBeTPolicy:

@@ -1,5 +1,7 @@
 """What a VQ-BeT configuration accepts, and its presets."""
 
+import logging
+
 import pytest
 
 from lerobot.common.policies.vqbet.configuration_vqbet import VQBeTConfig
@@ -58,3 +60,11 @@ def test_a_configuration_of_0_1_0_with_its_unused_field_is_read(tmp_path, caplog
     (tmp_path / "config.json").write_text('{"type": "vqbet", "mlp_hidden_dim": 1024, "gpt_n_layer": 3}')
     assert PreTrainedConfig.from_pretrained(tmp_path).gpt_n_layer == 3
     assert "mlp_hidden_dim" in caplog.text
+
+
+@pytest.mark.parametrize("steps, done, warned", [(20, 0, True), (21, 0, False), (15, 5, True), (5, 20, False)])
+def test_a_run_that_ends_in_the_first_phase_is_warned_of(steps, done, warned, caplog):
+    config = config_of(n_vqvae_training_steps=20, n_vqvae_steps_done=done)
+    with caplog.at_level(logging.WARNING):
+        config.warn_of_short_training(steps)
+    assert ("--policy.n_vqvae_training_steps" in caplog.text) == warned

@@ -8,7 +8,7 @@ from lerobot.common.policies.vqbet.configuration_vqbet import VQBeTConfig
 from lerobot.common.policies.vqbet.modeling_vqbet import VQBeTPolicy
 from lerobot.common.policies.vqbet.vqbet_utils import EuclideanCodebook
 
-from ..diffusion.conftest import batch_of, observation_of
+from ..tiny import batch_of, observation_of
 from .conftest import config_of, policy_of
 
 VARIANTS = {

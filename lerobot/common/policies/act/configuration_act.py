@@ -76,6 +76,11 @@ class ACTConfig(PreTrainedConfig):
     backbone_layers: int = extra(MAX_LAYERS)  # layers kept: after 2 the map has 1/8 of the picture's size, 3: 1/16
     backbone_norm: str = extra("frozen")  # frozen (batch norm with fixed statistics), batch or group
 
+    counts = (
+        *("chunk_size", "n_action_steps", "dim_model", "n_heads", "dim_feedforward", "latent_dim", "backbone_width"),
+        *("n_encoder_layers", "n_decoder_layers", "n_vae_encoder_layers"),
+    )
+
     def __post_init__(self):
         super().__post_init__()
         self._check_vision_backbone()

@@ -14,6 +14,7 @@ from lerobot.common.constants import ACTION, ACTION_IS_PAD, OBS_ENV_STATE, OBS_S
 from lerobot.common.policies.act.configuration_act import ACTConfig
 from lerobot.common.policies.common.action_queue import ActionQueue
 from lerobot.common.policies.common.attention import MultiheadAttention
+from lerobot.common.policies.common.inputs import require_actions, require_inputs
 from lerobot.common.policies.common.losses import masked_mean, zero_padding
 from lerobot.common.policies.common.positions import (
     SinusoidalPositionEmbedding2d as ACTSinusoidalPositionEmbedding2d,
@@ -115,6 +116,7 @@ class ACTPolicy(PreTrainedPolicy):
 
         With `rtc_training_max_delay`, training gives the first actions of each sample; they are no part of the loss.
         """
+        require_actions(self.config, batch, self.config.chunk_size, "chunk_size")
         is_pad, given = batch.get(ACTION_IS_PAD), None
         actions = zero_padding(batch[ACTION], is_pad)
         if self.training and self.config.rtc_training_max_delay:
@@ -227,11 +229,16 @@ class ACT(nn.Module):
 
     def _current_frame(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch with inputs (B, 1, ...) as (B, ...)."""
+        require_inputs(self.config, batch, given=self._given(batch))
         batch = dict(batch)
         for key, feature in self.config.input_features.items():
             if key in batch and batch[key].dim() == len(feature.shape) + 2:
                 batch[key] = batch[key].squeeze(1)
         return batch
+
+    def _given(self, batch: dict[str, Tensor]) -> list[str]:
+        """Cameras whose features the batch has instead of their pictures."""
+        return []
 
     def _batch_size_and_device(self, batch: dict[str, Tensor]) -> tuple[int, torch.device]:
         first = batch[next(iter(self.config.image_features), OBS_ENV_STATE)]

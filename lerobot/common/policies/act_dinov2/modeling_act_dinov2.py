@@ -198,6 +198,9 @@ class ACTDINOv2(ACT):
             self.backbone.eval()
         return self
 
+    def _given(self, batch: dict[str, Tensor]) -> list[str]:
+        return [key for key in self.config.image_features if _kept(batch, key) is not None]
+
     def _batch_size_and_device(self, batch: dict[str, Tensor]) -> tuple[int, torch.device]:
         for key in self.config.image_features:
             if (kept := _kept(batch, key)) is not None:

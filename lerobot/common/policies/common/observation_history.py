@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from lerobot.common.policies.common.inputs import MissingInputError
 from lerobot.common.policies.utils import populate_queues
 from lerobot.configs.types import PolicyFeature
 
@@ -53,7 +54,10 @@ class ObservationHistory:
 
     def _require(self, batch: Iterable[str]) -> None:
         if missing := [key for key in self.features if key not in batch]:
-            raise KeyError(f"The observation lacks {missing}; the policy was trained with {list(self.features)}.")
+            raise MissingInputError(
+                f"The observation lacks {missing}; the policy was trained with {list(self.features)}: rename with "
+                "--rename_map."
+            )
 
 
 def training_windows(batch: dict[str, Tensor], features: dict[str, PolicyFeature], steps: int) -> dict[str, Tensor]:

@@ -30,6 +30,11 @@ def check_weights(config) -> None:
         )
 
 
+def takes_one_size(config) -> bool:
+    """Whether pictures have to have the size that the network was built for: neither resize nor crop makes it."""
+    return config.crop_shape is None and getattr(config, "resize_shape", None) is None
+
+
 def check_pictures(config) -> None:
     """Raise ValueError for pictures that are not (3, H, W), smaller than the crop, or of unequal size."""
     for key, feature in config.image_features.items():
@@ -38,7 +43,9 @@ def check_pictures(config) -> None:
     sizes = {key: shape[1:] for key, shape in config.image_shapes.items()}
     resized = getattr(config, "resize_shape", None)
     for key, (height, width) in sizes.items():
-        h, w = config.crop_shape or (0, 0)
+        h, w = config.crop_shape or (1, 1)
+        if min(h, w) < 1:
+            raise ValueError(f"crop_shape=({h}, {w}): expected (height, width) from 1 on, or null for no crop.")
         if not resized and (h > height or w > width):
             raise ValueError(
                 f"crop_shape=({h}, {w}) is larger than '{key}' with {height}x{width} pixels: lower "

@@ -94,6 +94,11 @@ class DiffusionConfig(PreTrainedConfig):
     backbone_width: int = extra(64)  # planes of layer1, doubled in each next layer; 64 is the published net
     backbone_layers: int = extra(MAX_LAYERS)  # layers kept: after 2 the map has 1/8 of the picture's size, 3: 1/16
 
+    counts = (
+        *("horizon", "n_action_steps", "spatial_softmax_num_keypoints", "kernel_size", "n_groups", "backbone_width"),
+        *("num_train_timesteps", "num_inference_steps", "draws_per_sample"),
+    )
+
     def __post_init__(self):
         super().__post_init__()
         check_backbone(self)

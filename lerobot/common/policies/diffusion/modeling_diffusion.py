@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from lerobot.common.constants import ACTION, ACTION_IS_PAD, OBS_ENV_STATE, OBS_STATE
 from lerobot.common.policies.common.action_queue import ActionQueue
+from lerobot.common.policies.common.inputs import require_actions, require_inputs
 from lerobot.common.policies.common.losses import masked_mean, repeat_into_padding
 from lerobot.common.policies.common.noise_scheduler import NoiseScheduler
-from lerobot.common.policies.common.observation_history import ObservationHistory, check_steps, training_windows
+from lerobot.common.policies.common.observation_history import ObservationHistory, training_windows
 from lerobot.common.policies.common.rgb_encoder import RgbEncoder as DiffusionRgbEncoder
 from lerobot.common.policies.common.rgb_encoder import SpatialSoftmax
-from lerobot.common.policies.common.vision_options import check_weights
+from lerobot.common.policies.common.vision_options import check_weights, takes_one_size
 from lerobot.common.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.common.policies.diffusion.unet import (
     DiffusionConditionalResidualBlock1d,
@@ -78,6 +79,7 @@ class DiffusionPolicy(PreTrainedPolicy):
     @torch.no_grad()
     def select_action(self, batch: dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
         """Next action (B, A), normalized. Every call is remembered as an observation."""
+        require_inputs(self.config, batch, fixed_size=takes_one_size(self.config))
         self._history.append(batch)
         if self._action_queue.is_empty:
             self._action_queue.extend(self.predict_action_chunk(batch, noise=noise))
@@ -131,8 +133,9 @@ class DiffusionModel(nn.Module):
     def compute_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Loss of a batch of observations (B, O, ...), action (B, H, A) and action_is_pad bool (B, H)."""
         config = self.config
+        require_inputs(config, batch, fixed_size=takes_one_size(config))
+        require_actions(config, batch, config.horizon, "horizon")
         observations = training_windows(batch, config.input_features, config.n_obs_steps)
-        check_steps(ACTION, batch[ACTION], config.horizon, "horizon")
         is_pad, actions = batch.get(ACTION_IS_PAD), batch[ACTION]
         if config.loss_over_padding:
             is_pad = is_pad if config.do_mask_loss_for_padding else None

@@ -109,6 +109,11 @@ class PI0Config(PreTrainedConfig):
     legacy_rounding: bool = extra(False)
     adapt_to_pi_aloha: bool = extra(False)  # joint signs and gripper units of pi0's Aloha data
 
+    counts = (
+        *("chunk_size", "n_action_steps", "max_state_dim", "max_action_dim", "num_inference_steps"),
+        *("tokenizer_max_length", "draws_per_sample"),
+    )
+
     def __post_init__(self):
         super().__post_init__()
         if self.n_action_steps > self.chunk_size:

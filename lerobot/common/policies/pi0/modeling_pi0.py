@@ -31,6 +31,7 @@ from lerobot.common.policies.common.flow_matching import (
     sample_noise,
     sample_time,
 )
+from lerobot.common.policies.common.inputs import MissingInputError, require, require_actions
 from lerobot.common.policies.common.losses import masked_mean
 from lerobot.common.policies.common.recorded import tensor_tree
 from lerobot.common.policies.pi0.configuration_pi0 import PI0Config
@@ -133,6 +134,7 @@ class PI0Policy(PreTrainedPolicy):
         noise (K * B, C, max_action_dim) and time (K * B,), for K = `config.draws_per_sample`, are drawn if absent.
         With `config.loss_over_padding` padded steps count, as in LeRobot 0.4.4.
         """
+        require_actions(self.config, batch, self.config.chunk_size, "chunk_size")
         actions = pad_vector(batch[ACTION], self.config.max_action_dim)
         losses = self.model.forward(self.encode(batch), actions, noise, time)
         is_pad = None if self.config.loss_over_padding else batch.get(ACTION_IS_PAD)
@@ -178,8 +180,7 @@ class PI0Policy(PreTrainedPolicy):
 
     def encode(self, batch: dict[str, Tensor]) -> Context:
         """What the expert reads of a preprocessed batch, from stored features where the batch has them."""
-        if OBS_STATE not in batch:
-            raise ValueError(f"pi0 reads '{OBS_STATE}'; the batch has {', '.join(batch)}.")
+        require(self.config, batch, [OBS_STATE], "Rename the dataset's column with --rename_map.")
         state = pad_vector(batch[OBS_STATE], self.config.max_state_dim)
         if FROZEN_CONTEXT in batch:
             layers = [(layer[:, 0], layer[:, 1]) for layer in batch[FROZEN_CONTEXT].unbind(1)]
@@ -187,8 +188,7 @@ class PI0Policy(PreTrainedPolicy):
         return self.model.context(*self._prefix(batch), state)
 
     def _prefix(self, batch: dict[str, Tensor]) -> tuple[KeysValues, Tensor]:
-        if OBS_LANGUAGE_TOKENS not in batch:
-            raise ValueError(f"The batch has no '{OBS_LANGUAGE_TOKENS}': the preprocessor makes it from the task.")
+        require(self.config, batch, [OBS_LANGUAGE_TOKENS], "The preprocessor makes it from the task.")
         tokens, token_mask = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
         embedded = self.model.embed_prefix(self._image_features(batch), tokens)
         pictures = token_mask.new_ones(len(tokens), embedded.shape[1] - tokens.shape[1])
@@ -204,7 +204,7 @@ class PI0Policy(PreTrainedPolicy):
         names = self.config.image_features
         pictures = images_to_float({n: batch[n] for n in names if n in batch})
         if not pictures:
-            raise ValueError(
+            raise MissingInputError(
                 "All image features are missing from the batch. The policy reads "
                 f"{', '.join(names)}; the batch has {', '.join(batch)}."
             )

@@ -92,6 +92,11 @@ class SmolVLAConfig(PreTrainedConfig):
     training_tasks: list[str] = extra([])  # sentences seen in training, filled from the dataset; others warn
     optimizer_lr_vision: float | None = extra(None)  # learning rate of the vision tower; empty: optimizer_lr
 
+    counts = (
+        *("chunk_size", "n_action_steps", "max_state_dim", "max_action_dim", "num_steps", "tokenizer_max_length"),
+        *("draws_per_sample",),
+    )
+
     def __post_init__(self):
         super().__post_init__()
         if self.n_action_steps > self.chunk_size:

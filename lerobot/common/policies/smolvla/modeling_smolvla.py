@@ -28,6 +28,7 @@ from lerobot.common.policies.common.flow_matching import (
     pad_vector,
     resize_with_pad,
 )
+from lerobot.common.policies.common.inputs import MissingInputError, require, require_actions
 from lerobot.common.policies.common.losses import masked_mean
 from lerobot.common.policies.pretrained import PreTrainedPolicy
 from lerobot.common.policies.rtc.modeling_rtc import Continuation, assert_no_rtc, sample_delays
@@ -227,8 +228,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
         if FROZEN_CONTEXT in batch:
             return None, None, None, None, self.prepare_state(batch)
         images, image_masks = self.prepare_images(batch)
-        if OBS_LANGUAGE_TOKENS not in batch:
-            raise ValueError(f"The batch has no '{OBS_LANGUAGE_TOKENS}': the preprocessor makes it from the task.")
+        require(self.config, batch, [OBS_LANGUAGE_TOKENS], "The preprocessor makes it from the task.")
         tokens, token_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
         return images, image_masks, tokens, token_masks, self.prepare_state(batch)
 
@@ -286,7 +286,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
         present = [n for n in names if n in batch]
         batch = images_to_float(batch)
         if not present:
-            raise ValueError(
+            raise MissingInputError(
                 "All image features are missing from the batch. The policy reads "
                 f"{', '.join(names) or 'no camera'}; the batch has {', '.join(batch)}."
             )
@@ -327,8 +327,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
 
     def prepare_state(self, batch: dict[str, Tensor]) -> Tensor:
         """The latest state, zero-padded: `(B, max_state_dim)`."""
-        if OBS_STATE not in batch:
-            raise ValueError(f"The batch has no '{OBS_STATE}', only {', '.join(batch)}.")
+        require(self.config, batch, [OBS_STATE], "Rename the dataset's column with --rename_map.")
         state = batch[OBS_STATE]
         state = state[:, -1] if state.ndim > 2 else state
         # Looking waits for a GPU: there training finds it out by its loss, at the next log line.
@@ -345,6 +344,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
 
     def prepare_action(self, batch: dict[str, Tensor]) -> Tensor:
         """The recorded chunk, zero-padded: `(B, C, max_action_dim)`."""
+        require_actions(self.config, batch, self.config.chunk_size, "chunk_size")
         actions = batch[ACTION]
         if self.config.adapt_to_pi_aloha:
             actions = aloha.encode_actions_inv(actions)

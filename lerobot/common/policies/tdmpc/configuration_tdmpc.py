@@ -76,10 +76,13 @@ class TDMPCConfig(PreTrainedConfig):
     bc_coeff: float = 0.0  # weight of |policy network - recorded actions|, whose gradient reaches the encoder too
     n_pi_steps: int = 1  # actions that the policy network gives at once; planning looks at the first
 
+    counts = (
+        *("n_gaussian_samples", "n_action_repeats", "horizon", "n_action_steps", "n_pi_steps", "cem_iterations"),
+        *("image_encoder_hidden_dim", "state_encoder_hidden_dim", "latent_dim", "q_ensemble_size", "mlp_dim"),
+    )
+
     def __post_init__(self):
         super().__post_init__()
-        if self.n_gaussian_samples <= 0:
-            raise ValueError(f"n_gaussian_samples={self.n_gaussian_samples}: expected at least 1.")
         action = self.normalization_mapping.get("ACTION")
         if action is not NormalizationMode.MIN_MAX:
             raise ValueError(
@@ -91,8 +94,6 @@ class TDMPCConfig(PreTrainedConfig):
         if self.n_action_steps > 1:
             self._check_action_steps()
         self._check_imitation()
-        if self.horizon < 1:
-            raise ValueError(f"horizon={self.horizon}: expected at least 1.")
         candidates = self.n_gaussian_samples + self.n_pi_samples
         if self.use_mpc and not 1 <= self.n_elites <= candidates:
             raise ValueError(
@@ -118,8 +119,6 @@ class TDMPCConfig(PreTrainedConfig):
     def _check_imitation(self) -> None:
         if self.bc_coeff < 0:
             raise ValueError(f"bc_coeff={self.bc_coeff}: expected 0 or more.")
-        if self.n_pi_steps < 1:
-            raise ValueError(f"n_pi_steps={self.n_pi_steps}: expected at least 1.")
         if self.n_pi_steps > 1 and self.bc_coeff == 0:
             raise ValueError(
                 f"n_pi_steps={self.n_pi_steps} with bc_coeff=0: only imitation teaches the actions after the first, "

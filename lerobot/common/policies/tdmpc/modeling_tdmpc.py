@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lerobot.common.constants import ACTION, ACTION_IS_PAD, OBS_ENV_STATE, OBS_IMAGE, OBS_STATE, REWARD
 from lerobot.common.policies.common.action_queue import ActionQueue
+from lerobot.common.policies.common.inputs import MissingInputError, require_actions, require_inputs
 from lerobot.common.policies.common.losses import masked_mean, zero_padding
 from lerobot.common.policies.pretrained import PreTrainedPolicy
 from lerobot.common.policies.tdmpc.configuration_tdmpc import TDMPCConfig
@@ -87,6 +88,7 @@ class TDMPCPolicy(PreTrainedPolicy):
 
     def _observation(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the encoder reads, the picture under `observation.image` whatever its camera is called."""
+        require_inputs(self.config, batch, fixed_size=True)
         names = dict.fromkeys(self.config.image_features, OBS_IMAGE) | {k: k for k in (OBS_STATE, OBS_ENV_STATE)}
         return {name: batch[key] for key, name in names.items() if key in self.config.input_features}
 
@@ -160,10 +162,11 @@ class TDMPCPolicy(PreTrainedPolicy):
     def _training_tensors(self, batch: dict[str, Tensor]) -> tuple[dict, Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Observations (H+1, B, ...), action (H, B, A), reward (H, B), padding of observations and of each loss."""
         if not isinstance(batch.get(REWARD), Tensor):
-            raise ValueError(
+            raise MissingInputError(
                 f"TD-MPC learns from '{REWARD}', which the batch lacks: train on a dataset that has it, or on "
                 "successful demonstrations with --dataset.reward_at_end=N."
             )
+        require_actions(self.config, batch, len(self.config.action_delta_indices), "horizon")
         horizon = self.config.horizon  # further actions are there for imitation only
         action, reward = batch[ACTION].transpose(0, 1)[:horizon], batch[REWARD].transpose(0, 1)
         obs = {k: v.transpose(0, 1) for k, v in self._observation(batch).items()}

@@ -1,5 +1,6 @@
 """Configuration of VQ-BeT."""
 
+import logging
 from dataclasses import dataclass, field
 
 from lerobot.common.constants import ACTION, OBS_STATE
@@ -85,6 +86,12 @@ class VQBeTConfig(PreTrainedConfig):
     reseed_dead_codes: bool = extra(False)
     n_vqvae_steps_done: int = extra(0)  # of the first phase, written with every checkpoint
 
+    counts = (
+        *("n_action_pred_token", "action_chunk_size", "spatial_softmax_num_keypoints", "n_vqvae_training_steps"),
+        *("vqvae_n_embed", "vqvae_embedding_dim", "vqvae_enc_hidden_dim", "backbone_width"),
+        *("gpt_block_size", "gpt_input_dim", "gpt_output_dim", "gpt_n_layer", "gpt_n_head", "gpt_hidden_dim"),
+    )
+
     def __post_init__(self):
         super().__post_init__()
         check_backbone(self)
@@ -92,9 +99,6 @@ class VQBeTConfig(PreTrainedConfig):
             raise ValueError(
                 f"gpt_hidden_dim={self.gpt_hidden_dim}: expected a multiple of gpt_n_head={self.gpt_n_head}."
             )
-        for name in ("n_obs_steps", "n_action_pred_token", "action_chunk_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
 
     @property
     def n_tokens(self) -> int:
@@ -123,6 +127,17 @@ class VQBeTConfig(PreTrainedConfig):
                 f"{self.n_action_pred_token} make {self.n_tokens} tokens; raise it to at least that."
             )
         check_pictures(self)
+
+    def warn_of_short_training(self, steps: int) -> None:
+        """Warn if the run ends before the second phase, without which the policy cannot act."""
+        first = self.n_vqvae_training_steps - self.n_vqvae_steps_done
+        if steps <= first:
+            logging.warning(
+                "--steps=%d end within VQ-BeT's first phase (%d steps), which learns the vocabulary of action chunks: "
+                "such a checkpoint cannot act. Set --steps above that, or lower --policy.n_vqvae_training_steps.",
+                steps,
+                first,
+            )
 
     def get_optimizer_preset(self) -> AdamConfig:
         """Adam; the autoencoder has a rate of its own (see `VQBeTPolicy.get_optim_params`)."""

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from lerobot.common.constants import ACTION, ACTION_IS_PAD, OBS_STATE
 from lerobot.common.policies.common.action_queue import ActionQueue
+from lerobot.common.policies.common.inputs import require_actions, require_inputs
 from lerobot.common.policies.common.losses import masked_mean, repeat_into_padding
-from lerobot.common.policies.common.observation_history import ObservationHistory, check_steps, training_windows
+from lerobot.common.policies.common.observation_history import ObservationHistory, training_windows
 from lerobot.common.policies.common.rgb_encoder import RgbEncoder as VQBeTRgbEncoder
-from lerobot.common.policies.common.vision_options import check_weights
+from lerobot.common.policies.common.vision_options import check_weights, takes_one_size
 from lerobot.common.policies.pretrained import PreTrainedPolicy
 from lerobot.common.policies.utils import eval_mode
 from lerobot.common.policies.vqbet.configuration_vqbet import VQBeTConfig
@@ -87,6 +88,7 @@ class VQBeTPolicy(PreTrainedPolicy):
     @torch.no_grad()
     def select_action(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
         """Next action (B, A), normalized. Every call is remembered as an observation."""
+        require_inputs(self.config, batch, fixed_size=takes_one_size(self.config))
         self._history.append(batch)
         if self._action_queue.is_empty:
             self._action_queue.extend(self.predict_action_chunk(batch))
@@ -112,13 +114,14 @@ class VQBeTPolicy(PreTrainedPolicy):
         """Loss of the phase that the policy is in."""
         config = self.config
         steps = config.n_chunks + config.action_chunk_size - 1
-        check_steps(ACTION, batch[ACTION], steps, "n_obs_steps + n_action_pred_token + action_chunk_size - 2")
+        require_actions(config, batch, steps, "n_obs_steps + n_action_pred_token + action_chunk_size - 2")
         is_pad = None if config.loss_over_padding else batch.get(ACTION_IS_PAD)
         actions = repeat_into_padding(batch[ACTION], is_pad)
         if not self.vqbet.action_head.vqvae_model.discretized:
             result = self.vqbet.learn_codes(actions, is_pad)
             config.n_vqvae_steps_done = self.vqbet.action_head.vqvae_steps  # saved with the configuration
             return result
+        require_inputs(config, batch, fixed_size=takes_one_size(config))
         observations = training_windows(batch, self._history.features, config.n_obs_steps)
         return self.vqbet.compute_loss(observations, actions, is_pad)
 
