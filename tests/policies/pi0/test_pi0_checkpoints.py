@@ -101,6 +101,22 @@ def test_a_legacy_configuration_is_told_by_its_fields(legacy):
     assert changed.num_inference_steps == 4
 
 
+@pytest.mark.parametrize(
+    "fields, letterbox",
+    [
+        ({"num_steps": 10}, "top_left"),
+        ({"proj_width": 1024}, "top_left"),
+        ({"use_cache": True, "attention_implementation": "eager"}, "top_left"),
+        ({"image_resolution": [224, 224]}, "centre"),
+        ({"paligemma_variant": "gemma_2b", "freeze_vision_encoder": True}, "centre"),
+        ({}, "centre"),
+    ],
+)
+def test_either_generation_is_told_by_any_field_that_only_it_has(fields, letterbox):
+    raw = {"type": "pi0", "chunk_size": 50, **fields}
+    assert PI0Config.upgrade(raw).get("letterbox", PI0Config.letterbox) == letterbox
+
+
 def test_a_legacy_checkpoint_gives_the_same_actions_and_becomes_a_new_one(legacy, tmp_path):
     policy, folder = legacy
     loaded = PI0Policy.from_pretrained(folder, strict=True)

@@ -14,7 +14,7 @@ VARIANTS = ("gemma_2b", "gemma_300m")
 DTYPES = ("float32", "bfloat16")
 LETTERBOXES = ("centre", "top_left", "centre_0.3.4")
 # What only one generation of config.json has: LeRobot 0.1 to 0.3.3, and later ones.
-LEGACY_FIELDS = {"resize_imgs_with_padding", "num_steps"}
+LEGACY_FIELDS = {"resize_imgs_with_padding", "num_steps", "proj_width", "attention_implementation", "use_cache"}
 NEW_FIELDS = {"image_resolution", "paligemma_variant"}
 LEGACY_DEFAULTS = {
     "resize_imgs_with_padding": (224, 224),
