@@ -2,10 +2,13 @@
 """Samples per second of a training loader: random order, chunks of 50 actions, two cameras, batches of float32.
 
     python benchmarks/dataloading.py --peer-python=PEER/bin/python     # beside LeRobot 0.4.4, alternating
+    python benchmarks/dataloading.py --only=workers --peer-python=...  # two workers only
+    python benchmarks/dataloading.py --only=recording --peer-python=...  # add_frame and save_episode
     python benchmarks/dataloading.py --only=memory                     # resident memory over 10 000 samples
     python benchmarks/dataloading.py --only=episodes                   # 10 to 1 000 episodes
 
-`--peer-python` runs the same loader over the same files with the `lerobot` of another environment.
+`--peer-python` runs the same loader over the same files with the `lerobot` of another environment. With workers, this
+package's pass bytes, as in training, and the batch becomes float32 in the main process, within the time measured.
 """
 
 import argparse
@@ -20,11 +23,15 @@ import time
 from pathlib import Path
 
 FPS, CHUNK, BATCH = 30, 50, 8
+LIMIT_S = 1800  # of one measurement
 DELTAS = {"action": [i / FPS for i in range(CHUNK)]}
 
 
-def measure(dataset, workers: int, batches: int, collate=None) -> tuple[float, float]:
-    """Samples per second and per CPU second of this process, after two batches of warming up."""
+def measure(dataset, workers: int, batches: int, collate=None, finish=None) -> tuple[float, float]:
+    """Samples per second and per CPU second of this process, after two batches of warming up.
+
+    `finish`: what each batch goes through before it counts.
+    """
     import torch
 
     torch.manual_seed(0)
@@ -32,7 +39,10 @@ def measure(dataset, workers: int, batches: int, collate=None) -> tuple[float, f
     loader = torch.utils.data.DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, drop_last=True, **options)
     count, start, cpu = -2, None, None
     while count < batches:
-        for _ in loader:
+        for batch in loader:
+            if finish is not None:
+                batch = finish(batch)
+            assert all(v.dtype == torch.float32 for k, v in batch.items() if k.startswith("observation.images."))
             count += 1
             if count == 0:
                 start, cpu = time.perf_counter(), time.process_time()
@@ -56,8 +66,56 @@ def run_one(args) -> dict:
         from lerobot.common.datasets.frame_store import FrameStore
 
         dataset.use_frame_store(FrameStore.open_or_fill(dataset, (args.height, args.width), Path(args.root) / ".store"))
-    rate, cpu_rate = measure(dataset, args.workers, args.batches, collate)
+    finish = None
+    if collate is not None and args.workers:
+        from lerobot.common.processor.images import images_to_float
+
+        dataset.return_uint8, finish = True, images_to_float
+    rate, cpu_rate = measure(dataset, args.workers, args.batches, collate, finish)
     return {"rate": round(rate, 1), "cpu_rate": round(cpu_rate, 1), "package": lerobot.__file__}
+
+
+def record_one(args) -> dict:
+    """Frames per second of recording two episodes, with whichever `lerobot` this process imports."""
+    import numpy as np
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    import lerobot
+
+    cameras = [f"observation.images.{name}" for name in ("laptop", "phone")]
+    numbers = {"dtype": "float32", "shape": (6,), "names": None}
+    video = {"dtype": "video", "shape": (args.height, args.width, 3), "names": ["height", "width", "channels"]}
+    features = {"observation.state": numbers, "action": numbers, **dict.fromkeys(cameras, video)}
+    options = {"streaming_encoding": True} if args.backend == "streaming" else {}
+    dataset = LeRobotDataset.create(
+        "bench/speed", FPS, features=features, root=Path(args.root) / "recorded", vcodec="h264", **options
+    )
+    pictures = [_picture(np, i, args.height, args.width) for i in range(20)]
+    state = np.zeros(6, np.float32)
+    start, cpu = time.perf_counter(), _cpu_seconds()
+    for _ in range(2):
+        for i in range(args.frames):
+            shown = {key: pictures[(i + c) % len(pictures)] for c, key in enumerate(cameras)}
+            dataset.add_frame({"observation.state": state, "action": state, "task": "Grasp.", **shown})
+        dataset.save_episode()
+    dataset.finalize()
+    frames = 2 * args.frames
+    rates = frames / (time.perf_counter() - start), frames / (_cpu_seconds() - cpu)
+    return {"rate": round(rates[0], 1), "cpu_rate": round(rates[1], 1), "package": lerobot.__file__}
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def _picture(np, number: int, height: int, width: int):
+    """A textured background with a block that moves, and a little noise."""
+    y, x = np.mgrid[0:height, 0:width]
+    picture = np.stack([(x * 40) % 200, (y * 2) % 180, (x + y) % 160], -1).astype(np.int16)
+    picture[height // 3 : height // 2, 10 * number : 10 * number + width // 8] = (220, 40, 50)
+    noise = np.random.default_rng(number).integers(-3, 4, (height // 2, width // 2, 1)).repeat(2, 0).repeat(2, 1)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
 
 
 def record(root: Path, episodes: int, frames: int, height: int, width: int) -> None:
@@ -97,15 +155,16 @@ def spawn(args, root: Path, backend: str, workers: int, peer: bool) -> dict | No
         environment["PYTHONPATH"] = str(repo)
     flags = [f"--root={root}", f"--backend={backend}", f"--workers={workers}", f"--batches={args.batches}"]
     flags += [f"--height={args.height}", f"--width={args.width}"]
+    flags += [f"--frames={args.frames}", f"--only={'recording' if args.only == 'recording' else 'compare'}"]
     command = [python, str(Path(__file__).resolve()), "--one", *flags]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root)
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, timeout=LIMIT_S)
     if run.returncode:
         print(f"  {'peer' if peer else 'this'} {backend} {workers}: {run.stderr.strip().splitlines()[-1][:200]}")
         return None
     result = json.loads(run.stdout.strip().splitlines()[-1])
     cpu = "" if workers else f", {result['cpu_rate']} per CPU second"
-    name = "LeRobot 0.4.4" if peer else "this"
-    print(f"{name:14} {backend:10} {workers} workers: {result['rate']:7.1f} samples/s{cpu}", flush=True)
+    name, what = "LeRobot 0.4.4" if peer else "this", "frames" if args.only == "recording" else "samples"
+    print(f"{name:14} {backend:10} {workers} workers: {result['rate']:7.1f} {what}/s{cpu}", flush=True)
     return result
 
 
@@ -128,6 +187,26 @@ def compare(args, root: Path) -> None:
                 ]
                 cpu = "" if workers else f" ({ratios[1]:.1f} per CPU second)"
                 print(f"{backend} / LeRobot's {other}, {workers} workers: {ratios[0]:.1f}{cpu}")
+
+
+def recording(args, folder: Path) -> None:
+    """Alternating recordings by this package, LeRobot's default and its streaming encoder; medians and ratios."""
+    runs: dict[tuple, list[dict]] = {}
+    for turn in range(args.repeat):
+        for peer, backend in ((False, "default"), (True, "default"), (True, "streaming"))[
+            : 3 if args.peer_python else 1
+        ]:
+            place = folder / f"{turn}_{peer}_{backend}"
+            place.mkdir()
+            if (result := spawn(args, place, backend, 0, peer)) is not None:
+                runs.setdefault((peer, backend), []).append(result)
+    for key in [key for key in runs if key[0]]:
+        medians = [
+            [statistics.median(run[name] for run in runs[who]) for who in ((False, "default"), key)]
+            for name in ("rate", "cpu_rate")
+        ]
+        print(f"this / LeRobot's {key[1]}: {medians[0][0] / medians[0][1]:.1f} ", end="")
+        print(f"({medians[1][0] / medians[1][1]:.1f} per CPU second)")
 
 
 def memory(args, root: Path) -> None:
@@ -167,7 +246,7 @@ def main() -> None:
     parser.add_argument("--peer-python", help="python of an environment with LeRobot 0.4.4")
     parser.add_argument("--python", help="python for this package (default: this one)")
     parser.add_argument("--root", type=Path, help="folder for the synthetic dataset (default: temporary)")
-    parser.add_argument("--only", choices=["compare", "memory", "episodes"], default="compare")
+    parser.add_argument("--only", choices=["compare", "workers", "recording", "memory", "episodes"], default="compare")
     parser.add_argument("--compare-workers", type=json.loads, default=[0, 2], metavar="[WORKERS]")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--batches", type=int, default=25)
@@ -180,15 +259,18 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(run_one(args)))
+        print(json.dumps(record_one(args) if args.only == "recording" else run_one(args)))
         return
+    if args.only == "workers":
+        args.compare_workers = [2]
     with tempfile.TemporaryDirectory() as folder:
+        if args.only in ("episodes", "recording"):
+            {"episodes": many_episodes, "recording": recording}[args.only](args, args.root or Path(folder))
+            return
         root = args.root or Path(folder) / "grasps"
-        if args.only != "episodes" and not root.exists():
+        if not root.exists():
             record(root, args.episodes, args.frames, args.height, args.width)
-        {"compare": compare, "memory": memory, "episodes": many_episodes}[args.only](
-            args, root if args.only != "episodes" else args.root or Path(folder)
-        )
+        memory(args, root) if args.only == "memory" else compare(args, root)
 
 
 if __name__ == "__main__":
