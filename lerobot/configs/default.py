@@ -1,7 +1,7 @@
 """Configuration groups that several commands share."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from lerobot.common.datasets.transforms import ImageTransformsConfig
 from lerobot.common.player.blending import FADE
@@ -23,8 +23,24 @@ class DatasetConfig:
     # for datasets without `next.reward`, where every episode ends in success: it is 1 in the last frames, this many
     reward_at_end: int = 0
     eval_split: float = 0.0  # fraction of the episodes (the last ones) held out of training
+    # Of newer LeRobot releases: taken where they ask for nothing, not kept.
+    streaming: InitVar[bool] = False
+    return_uint8: InitVar[bool] = False
+    depth_output_unit: InitVar[str] = "mm"
+    repo_type: InitVar[str] = "dataset"
 
-    def __post_init__(self):
+    def __post_init__(self, streaming, return_uint8, depth_output_unit, repo_type):
+        if streaming:
+            raise ValueError(
+                "dataset.streaming=true: training reads frames in an order that can be resumed exactly, so the dataset "
+                "must be on the disk. Leave it at false; for a loop of your own there is "
+                "lerobot.common.datasets.streaming_dataset.StreamingLeRobotDataset."
+            )
+        if (return_uint8, depth_output_unit, repo_type) != (False, "mm", "dataset"):
+            raise ValueError(
+                f"dataset: return_uint8={return_uint8}, depth_output_unit='{depth_output_unit}', repo_type='{repo_type}'; "
+                "expected false, 'mm' and 'dataset' (loaders pass bytes by themselves)."
+            )
         if self.repo_id is None and self.root is None:
             raise ValueError("No dataset given: set --dataset.root=FOLDER or --dataset.repo_id=NAME.")
         if not 0.0 <= self.eval_split < 1.0:
