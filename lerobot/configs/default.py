@@ -38,8 +38,8 @@ class DatasetConfig:
             )
         if (return_uint8, depth_output_unit, repo_type) != (False, "mm", "dataset"):
             raise ValueError(
-                f"dataset: return_uint8={return_uint8}, depth_output_unit='{depth_output_unit}', repo_type='{repo_type}'; "
-                "expected false, 'mm' and 'dataset' (loaders pass bytes by themselves)."
+                f"dataset: return_uint8={return_uint8}, depth_output_unit='{depth_output_unit}', {repo_type=}: "
+                "only false, 'mm' and 'dataset' can be had here (loaders pass bytes by themselves)."
             )
         if self.repo_id is None and self.root is None:
             raise ValueError("No dataset given: set --dataset.root=FOLDER or --dataset.repo_id=NAME.")
