@@ -94,8 +94,9 @@ class TrainPipelineConfig:
         self._check_numbers()
         self._choose_seed()
         self._set_optimizer()
-        self._refuse_finished_schedule()
-        if not self.resume:
+        if self.resume:
+            self._compare_with_checkpoint()
+        else:
             self.policy.warn_of_short_training(self.steps)
         if self.policy.push_to_hub and not self.policy.repo_id:
             raise ValueError("--policy.push_to_hub=true needs --policy.repo_id=OWNER/NAME.")
@@ -105,6 +106,11 @@ class TrainPipelineConfig:
     def _find_checkpoint(self) -> None:
         from lerobot.common.training.manifest import require_whole
 
+        if "policy.path" in self.typed_flags:
+            raise ValueError(
+                f"--policy.path={self.typed_flags['policy.path']} starts a new run, --resume=true continues one with "
+                "the policy of its own checkpoint: leave one of the two out."
+            )
         typed = self.typed_flags.get("config_path")
         config_file = Path(typed) if typed else newest_train_config(self.output_dir)
         folder = config_file if config_file.is_dir() else config_file.parent
@@ -222,19 +228,38 @@ class TrainPipelineConfig:
             self.optimizer = self.policy.get_optimizer_preset()
             self.scheduler = self.policy.get_scheduler_preset()
 
-    def _refuse_finished_schedule(self) -> None:
-        if not self.resume or self.resume_finished or self.scheduler is None:
-            return
-        planned = read_json(Path(self.policy.pretrained_path) / TRAIN_CONFIG_NAME)["steps"]
+    def _compare_with_checkpoint(self) -> None:
+        """ValueError where this would not be the run that the checkpoint belongs to."""
+        saved = read_json(Path(self.policy.pretrained_path) / TRAIN_CONFIG_NAME)
         done = read_json(self.checkpoint_path / TRAINING_STATE_DIR / TRAINING_STEP)["step"]
-        if done >= planned and self.steps > planned:
-            rate = self.optimizer.lr * self.scheduler.multiplier(self.steps)(done)
+        anew = f"or start a new run from its weights: --policy.path={self.policy.pretrained_path}."
+        if "seed" in self.typed_flags and saved.get("seed") not in (None, self.seed):
+            raise ValueError(
+                f"--seed={self.seed}: the run began with seed {saved['seed']}, which decides the order of its frames. "
+                f"Leave --seed out, {anew}"
+            )
+        if self.steps < done:
+            raise ValueError(
+                f"--steps={self.steps}: the checkpoint has {done} steps already. Give more, resume an earlier one by "
+                f"--config_path, {anew}"
+            )
+        if self.steps != saved["steps"] and self.scheduler is not None:
+            self._schedule_changes(saved["steps"], done)
+
+    def _schedule_changes(self, planned: int, done: int) -> None:
+        now, before = (self.optimizer.lr * self.scheduler.multiplier(n)(done) for n in (self.steps, planned))
+        if done >= planned and not self.resume_finished:
             raise ValueError(
                 f"The run is finished: {done} of {planned} steps, its learning-rate schedule is at its end. With "
-                f"--steps={self.steps} it would go on at a rate of {rate:.2g}; if that is wanted, add "
+                f"--steps={self.steps} it would go on at a rate of {now:.2g}; if that is wanted, add "
                 "--resume_finished=true. Else start a new run from its weights: "
                 f"--policy.path={self.policy.pretrained_path}."
             )
+        if abs(now - before) > 1e-3 * abs(before):
+            logging.warning(
+                "--steps=%d instead of %d stretches the schedule: the learning rate goes on at %.3g, not at %.3g.",
+                self.steps, planned, now, before,
+            )  # fmt: skip
 
     @classmethod
     def resume_config_path(cls, given: dict[str, str]) -> str | None:

@@ -36,7 +36,7 @@ from lerobot.common.training.processors import make_training_processors, match_d
 from lerobot.common.training.record import make_record
 from lerobot.common.training.report import evaluate_in_env, finish
 from lerobot.common.training.run import Run
-from lerobot.common.training.saver import CheckpointSaver, require_space
+from lerobot.common.training.saver import CheckpointSaver
 from lerobot.common.training.smoke import smoke
 from lerobot.common.training.validation import HeldOut
 from lerobot.common.utils.random_utils import derive_seed, set_seed
@@ -96,7 +96,7 @@ def train(cfg: TrainPipelineConfig):
     validation = HeldOut(cfg, held_out)
 
     with closing(CheckpointSaver(cfg, engine)) as saver:
-        require_space(cfg, policy)
+        saver.require_space(policy)
         step = run.restore() if cfg.resume else 0
         batches = endless(make_loader(dataset, cfg, plan, engine.device, start_step=step, rank=engine.rank))
         batches = batches if features is None else features.ahead(batches)

@@ -265,8 +265,8 @@ def test_padding_has_no_gradient_and_the_mean_is_over_valid_entries(name, root, 
     assert batch["action_is_pad"].any()
     seen = []
 
-    def watched(values, is_pad, width=None, over_padding=False):
-        result = masked_mean(values, is_pad, width, over_padding)
+    def watched(values, is_pad, width=None, over_padding=False, **which):
+        result = masked_mean(values, is_pad, width, over_padding, **which)
         if values.requires_grad:
             values.retain_grad()
             seen.append((values, is_pad, width, result))

@@ -1,55 +1,30 @@
 """Several processes train what one process trains."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from lerobot.common.policies.common.losses import masked_mean, shared_denominator
+from lerobot.common.policies.common.losses import STEPS, masked_mean, shared_denominators
 from lerobot.common.training.data import BatchPlan
 from lerobot.common.training.ema import WeightAverage
+from lerobot.configs import parser
+from lerobot.configs.train import TrainPipelineConfig
 from lerobot.scripts.train import train
-from tests.training.helpers import ROOT, losses, weights
+from tests.training.divided import constant_draws, run_of, train_quietly
+from tests.training.helpers import losses, same, side_by_side, weights
 
 
-def launch(cfg, processes=2, **environment):
-    """Train `cfg` in several processes (as `accelerate launch` and torchrun start them) that talk through gloo."""
-    file = cfg.output_dir.with_name("launch.json")
-    file.write_text(json.dumps(cfg.to_dict()))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [sys.executable, "lerobot/scripts/train.py", f"--config_path={file}"]
-    if cfg.resume:
-        command = [sys.executable, "lerobot/scripts/train.py", "--resume=true", f"--output_dir={cfg.output_dir}"]
-    shared = {
-        **os.environ,
-        "WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "ACCELERATE_USE_CPU": "true",
-        **environment,
-    }
-    runs = [
-        subprocess.Popen(
-            command,
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    output = [run.communicate(timeout=120)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0] * processes, "\n".join(output)
+def launch(cfg):
+    """Train `cfg` in two processes."""
+    command = ["lerobot/scripts/train.py", "--resume=true", f"--output_dir={cfg.output_dir}"]
+    if not cfg.resume:
+        file = cfg.output_dir.with_name("launch.json")
+        file.write_text(json.dumps(cfg.to_dict()))
+        command[1:] = [f"--config_path={file}"]
+    side_by_side(command)
 
 
 def deterministic(make_config, **changes):
@@ -94,6 +69,35 @@ def test_two_processes_continue_what_one_began_and_write_once(make_config, tmp_p
     assert step["num_processes"] == 2
 
 
+def test_losses_with_masks_of_their_own_are_divided_exactly(dataset_root, tmp_path):
+    train_quietly(run_of("tdmpc", dataset_root, tmp_path / "one"))
+    train_quietly(run_of("tdmpc", dataset_root, tmp_path / "pieces", batch_size=2, gradient_accumulation_steps=4))
+    assert close(weights(tmp_path / "one", 4), weights(tmp_path / "pieces", 4))
+
+
+SLOW = ("act", "act_dinov2", "diffusion", "smolvla", "tdmpc")
+
+
+@pytest.mark.parametrize("names", [("pi0",), pytest.param(SLOW, marks=pytest.mark.slow)], ids=" ".join)
+def test_divided_weights_are_those_of_one_process_which_may_take_over(names, dataset_root, tmp_path):
+    side_by_side(["-m", "tests.training.divided", dataset_root, tmp_path / "two", *names], ACCELERATE_USE_FSDP="true")
+    state = "checkpoints/000004/training_state"
+    for name in names:
+        one, two, resumed = tmp_path / name, tmp_path / "two" / name, tmp_path / "two" / f"{name}_resumed"
+        train_quietly(run_of(name, dataset_root, one))
+        assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+        assert same(weights(two, 4), weights(resumed, 4))
+        for file in ("optimizer_state.safetensors", "trained_weights.safetensors"):
+            tensors = [load_file(run / state / file) for run in (one, two, resumed)]
+            assert close(tensors[0], tensors[1]) and same(tensors[1], tensors[2]), f"{name}: {file}"
+        groups = [json.loads((run / state / "optimizer_param_groups.json").read_text()) for run in (one, two)]
+        assert groups[0] == groups[1]
+    shutil.rmtree(two / "checkpoints" / "000004")
+    with constant_draws():
+        train(parser.parse(TrainPipelineConfig, ["--resume=true", f"--output_dir={two}", "--batch_size=8"]))
+    assert close(weights(one, 4), weights(two, 4))
+
+
 def test_frames_of_a_step_do_not_depend_on_the_division():
     one, many = BatchPlan(37, 8), BatchPlan(37, 2, processes=2, accumulation=2)
     for step in range(12):
@@ -109,7 +113,7 @@ def test_pieces_with_their_ratio_have_the_mean_of_the_whole():
     parts = 0.0
     for part in (slice(0, 1), slice(1, 4)):
         share = (~is_pad).float().mean() / (~is_pad[part]).float().mean()
-        with shared_denominator(float(share)):
+        with shared_denominators({STEPS: float(share)}):
             parts = parts + masked_mean(values[part], is_pad[part]) * len(values[part]) / 4
     torch.testing.assert_close(parts, whole)
 

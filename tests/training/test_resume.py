@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.common.datasets.transforms import ImageTransformsConfig
+from lerobot.common.optim.optimizers import AdamWConfig
+from lerobot.common.optim.schedulers import DiffuserSchedulerConfig
 from lerobot.configs import parser
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
@@ -103,6 +105,32 @@ def test_another_global_batch_is_refused_and_another_division_of_it_is_not(make_
     with pytest.raises(ValueError, match="= 4 frames per step, now 1 processes x 1 micro-batches x 8 = 8"):
         train(resumed(cfg.output_dir, "--batch_size=8"))
     train(resumed(cfg.output_dir, "--batch_size=2", "--gradient_accumulation_steps=2", "--steps=3"))
+
+
+def test_flags_that_would_make_it_another_run_are_refused(make_config, caplog):
+    cfg = make_config(steps=4)
+    train(cfg)
+    for flags, told in {
+        ("--seed=7",): "began with seed 1000",
+        ("--steps=3",): "has 4 steps already",
+        ("--policy.path=elsewhere",): "starts a new run, --resume=true continues one",
+    }.items():
+        config = cfg.output_dir / "checkpoints/last/pretrained_model"
+        flags = ["--resume=true", f"--config_path={config}", *flags]
+        if "policy.path" in flags[-1]:
+            flags[-1] = f"--policy.path={config}"
+        with pytest.raises(ValueError, match=told):
+            train(parser.parse(TrainPipelineConfig, flags))
+    train(resumed(cfg.output_dir, "--seed=1000"))
+
+
+def test_a_stretched_schedule_is_told(make_config, caplog):
+    scheduler = DiffuserSchedulerConfig(num_warmup_steps=1)
+    cfg = make_config(steps=4, use_policy_training_preset=False, optimizer=AdamWConfig(), scheduler=scheduler)
+    train(cfg)
+    half = cfg.output_dir / "checkpoints/000002"
+    train(parser.parse(TrainPipelineConfig, ["--resume=true", f"--config_path={half}", "--steps=8"]))
+    assert "--steps=8 instead of 4 stretches the schedule" in caplog.text
 
 
 def as_legacy(checkpoint):

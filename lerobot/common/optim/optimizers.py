@@ -148,14 +148,17 @@ def save_optimizer_state(optimizer, save_dir: Path) -> None:
     write_optimizer_state(copy_optimizer_state(optimizer), save_dir)
 
 
-def copy_optimizer_state(optimizer) -> dict[str, tuple[dict[str, torch.Tensor], list[dict]]]:
-    """{sub-folder ("" for a single optimizer): (tensors by flat name, parameter groups)}, copied to the CPU."""
+def _to_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def copy_optimizer_state(optimizer, take=_to_cpu) -> dict[str, tuple[dict[str, torch.Tensor], list[dict]]]:
+    """{sub-folder ("" for a single optimizer): (tensors by flat name, parameter groups)}; `take` copies a tensor."""
     if isinstance(optimizer, dict):
-        return {name: part for name, one in optimizer.items() for part in copy_optimizer_state(one).values()}
+        return {name: part for name, one in optimizer.items() for part in copy_optimizer_state(one, take).values()}
     state = optimizer.state_dict()
     groups = copy.deepcopy(state.pop("param_groups"))
-    flat = {k: torch.as_tensor(v).detach().to("cpu", copy=True) for k, v in flatten_dict(state).items()}
-    return {"": ({k: v.contiguous() for k, v in flat.items()}, groups)}
+    return {"": ({k: take(torch.as_tensor(v)) for k, v in flatten_dict(state).items()}, groups)}
 
 
 def write_optimizer_state(copied: dict[str, tuple[dict[str, torch.Tensor], list[dict]]], save_dir: Path) -> None:
@@ -167,15 +170,17 @@ def write_optimizer_state(copied: dict[str, tuple[dict[str, torch.Tensor], list[
         write_json(groups, folder / OPTIMIZER_PARAM_GROUPS)
 
 
-def load_optimizer_state(optimizer, save_dir: Path):
+def load_optimizer_state(optimizer, save_dir: Path, place=None):
     """Restore what `save_optimizer_state` wrote. Group settings unknown to this torch keep their current value.
+
+    `place(moment, parameter)` says how a process holds a moment of that parameter (default: whole).
 
     A group may say with `positions` where its tensors stand among all of the policy's; then the state is also found
     if the tensors were grouped in another way, and the settings are those of the current groups.
     """
     save_dir = Path(save_dir)
     if isinstance(optimizer, dict):
-        return {name: load_optimizer_state(one, save_dir / name) for name, one in optimizer.items()}
+        return {name: load_optimizer_state(one, save_dir / name, place) for name, one in optimizer.items()}
     current = optimizer.state_dict()["param_groups"]
     saved = read_json(save_dir / OPTIMIZER_PARAM_GROUPS)
     state = unflatten_dict(load_file(save_dir / OPTIMIZER_STATE)).get("state", {})
@@ -191,6 +196,11 @@ def load_optimizer_state(optimizer, save_dir: Path):
         )
     groups = [merge_known(new, old) for new, old in zip(current, saved, strict=True)]
     _refuse_other_shapes(optimizer, state, save_dir)
+    if place is not None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for index, entries in state.items():
+            own = parameters[index]
+            entries.update({k: place(v, own) for k, v in entries.items() if v.shape == own.shape})
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     return optimizer
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
-from lerobot.common.constants import SAFETENSORS_SINGLE_FILE
+from lerobot.common.constants import ACTION_IS_PAD, SAFETENSORS_SINGLE_FILE
 from lerobot.common.policies.adapters import (
     ADAPTER_WEIGHTS,
     adapter_weights,
@@ -22,6 +22,7 @@ from lerobot.common.policies.adapters import (
     load_with_adapter,
     save_adapter_config,
 )
+from lerobot.common.policies.common.losses import STEPS
 from lerobot.common.policies.model_card import make_model_card, push_model
 from lerobot.common.utils.hub import HubMixin, find_file
 from lerobot.configs.default import PeftConfig
@@ -45,6 +46,7 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
     name: ClassVar[str]
     # methods (`model.sample_actions`) from tensors to a chunk that never wait for a GPU, so that it can record them
     recordable: ClassVar[tuple[str, ...]] = ()
+    draws_layers: ClassVar[bool] = False  # whether chance decides which layers a training step runs
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -81,6 +83,13 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
     @abc.abstractmethod
     def select_action(self, batch: dict[str, Tensor], **kwargs) -> Tensor:
         """Return the next action `(B, A)`, planning a new chunk when the queue is empty."""
+
+    def step_masks(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The padding masks over which `forward` averages, by the names that it gives `masked_mean`.
+
+        Training divides a batch into parts by them: a part counts by its valid steps.
+        """
+        return {STEPS: batch[ACTION_IS_PAD]} if ACTION_IS_PAD in batch else {}
 
     def supports_rtc(self) -> bool:
         """Whether `predict_action_chunk` takes `prev_chunk_left_over`, to continue a chunk that is being played."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lerobot.common.checks.camera_ghost import save_references
@@ -137,6 +138,15 @@ def write_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
     save_file({n: t for n, t in weights.items() if n not in refers}, path, metadata=refers or None)
 
 
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """What `write_weights` wrote, every name with its tensor."""
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())  # noqa: SIM118  not a mapping
+        refers = {name: first for name, first in (file.metadata() or {}).items() if first in names}
+    weights = load_file(path)
+    return weights | {name: weights[first] for name, first in refers.items()}
+
+
 def write_snapshot(snapshot: Snapshot, checkpoint_dir: Path) -> None:
     """Put a snapshot on disk: all of it, or nothing under that name."""
     with atomic_path(checkpoint_dir) as partial:
@@ -224,4 +234,4 @@ def read_progress(checkpoint_dir: Path) -> dict[str, int]:
 def load_trained_weights(checkpoint_dir: Path) -> dict[str, torch.Tensor] | None:
     """The weights that training continues from where model.safetensors holds averaged ones, else None."""
     path = Path(checkpoint_dir) / TRAINING_STATE_DIR / TRAINED_WEIGHTS
-    return load_file(path) if path.is_file() else None
+    return read_weights(path) if path.is_file() else None

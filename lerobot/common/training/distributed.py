@@ -1,17 +1,19 @@
-"""The engine of a run on many processes: DDP or FSDP through Accelerate."""
+"""The engine of a run on many processes: DDP through Accelerate (sharding.py: FSDP)."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 
 import torch
 
-from lerobot.common.constants import OPTIMIZER_STATE
 from lerobot.common.training.engine import Engine
+
+PATIENCE = timedelta(hours=12)  # processes wait while the main one evaluates or fills a store
 
 
 class DistributedEngine(Engine):
-    """What `accelerate launch` configured: processes, device, mixed precision, DDP or FSDP.
+    """What `accelerate launch` configured: processes, device, mixed precision, DDP.
 
     Every process computes its parts of the global batch; one writes. `use_amp` asks for bfloat16; without it the
     setting of `accelerate launch --mixed_precision` counts. Raises ImportError without accelerate.
@@ -19,7 +21,7 @@ class DistributedEngine(Engine):
 
     def __init__(self, cfg):
         try:
-            from accelerate import Accelerator, DistributedDataParallelKwargs
+            from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
         except ImportError as e:
             raise ImportError("Training on several processes needs accelerate: pip install -e '.[multi_gpu]'.") from e
         super().__init__(cfg)
@@ -27,17 +29,18 @@ class DistributedEngine(Engine):
             mixed_precision="bf16" if cfg.policy.use_amp else None,
             cpu=self.device.type == "cpu",
             step_scheduler_with_optimizer=False,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=True),
+                InitProcessGroupKwargs(timeout=PATIENCE),
+            ],
         )
         self.device = self.accelerator.device
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self.sharded = self.accelerator.distributed_type.value == "FSDP"
         self.scaler = self.accelerator.scaler or torch.amp.GradScaler(self.device.type, enabled=False)
-        if self.sharded and cfg.ema_decay:
-            raise ValueError("--ema_decay does not go with FSDP, where a process has a part of the weights.")
 
     def prepare(self, policy, optimizer):
         """Wrap policy and optimizer; the policy's own methods stay callable on the unwrapped one."""
+        self.policy = policy
         self.model, prepared = self.accelerator.prepare(policy, optimizer)
         return prepared
 
@@ -83,45 +86,17 @@ class DistributedEngine(Engine):
         with self.accelerator.main_process_first():
             yield
 
+    def optimizer_state(self, optimizer) -> dict:
+        """The optimizer's state on the main process; empty on the others."""
+        return super().optimizer_state(optimizer.optimizer) if self.is_main else {}
+
     def weights(self, policy) -> dict[str, torch.Tensor]:
-        """All weights on the CPU of the main process; gathered where they are sharded."""
-        if not self.sharded:
-            return super().weights(policy)
-        from torch.distributed.checkpoint.state_dict import get_model_state_dict
+        """All weights on the CPU of the main process; empty on the others."""
+        return super().weights(policy) if self.is_main else {}
 
-        return get_model_state_dict(self.model, options=self._whole())
-
-    def optimizer_state(self, policy, optimizer) -> dict | None:
-        """Gathered state by parameter name where it is sharded, else None."""
-        if not self.sharded:
-            return None
-        from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
-
-        from lerobot.common.utils.io_utils import flatten_dict
-
-        state = get_optimizer_state_dict(self.model, optimizer.optimizer, options=self._whole())
-        flat = {k: torch.as_tensor(v).contiguous() for k, v in flatten_dict(state.get("state", {}), "state").items()}
-        return {"": (flat, state.get("param_groups", []))}
-
-    def load_optimizer(self, policy, optimizer, folder) -> None:
-        """Restore the optimizer, distributing it again where it is sharded."""
-        if not self.sharded:
-            return super().load_optimizer(policy, optimizer.optimizer, folder)
-        from safetensors.torch import load_file
-        from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict
-
-        from lerobot.common.constants import OPTIMIZER_PARAM_GROUPS
-        from lerobot.common.utils.io_utils import read_json, unflatten_dict
-
-        state = unflatten_dict(load_file(folder / OPTIMIZER_STATE))
-        state["param_groups"] = read_json(folder / OPTIMIZER_PARAM_GROUPS)
-        set_optimizer_state_dict(self.model, optimizer.optimizer, state, options=self._whole())
-        return None
-
-    def _whole(self):
-        from torch.distributed.checkpoint.state_dict import StateDictOptions
-
-        return StateDictOptions(full_state_dict=True, cpu_offload=True)
+    def load_optimizer(self, optimizer, folder) -> None:
+        """Restore the optimizer that Accelerate wraps."""
+        super().load_optimizer(optimizer.optimizer, folder)
 
     def close(self) -> None:
         """Leave the process group."""

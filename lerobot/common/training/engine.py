@@ -1,19 +1,21 @@
 """How one optimizer step is computed: on one device, or on many processes started by `accelerate launch`.
 
-An `Engine` owns mixed precision, gradient accumulation and, in `DistributedEngine`, the exchange between processes.
+An `Engine` owns mixed precision, gradient accumulation and, in `DistributedEngine` and `ShardedEngine`, the exchange
+between processes.
 The gradient of a step is that of the mean over the whole global batch, however it is divided: a part of the batch
 counts by its number of frames, and a masked mean by its number of valid steps (`masked_mean` asks for the ratio).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import contextmanager, nullcontext
 
 import torch
 
-from lerobot.common.constants import ACTION_IS_PAD
-from lerobot.common.policies.common.losses import shared_denominator
+from lerobot.common.optim.optimizers import copy_optimizer_state, load_optimizer_state
+from lerobot.common.policies.common.losses import shared_denominators
 from lerobot.common.training.checkpoint import copy_weights
 
 
@@ -23,8 +25,12 @@ def make_engine(cfg) -> Engine:
     if not launched:
         return Engine(cfg)
     from lerobot.common.training.distributed import DistributedEngine
+    from lerobot.common.training.sharding import ShardedEngine, sharding_asked
 
-    return DistributedEngine(cfg)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        logging.warning("accelerate launch started one process; --num_processes=N before the script starts more.")
+        return Engine(cfg)
+    return (ShardedEngine if sharding_asked() else DistributedEngine)(cfg)
 
 
 class Engine:
@@ -42,7 +48,8 @@ class Engine:
         half = self.device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self.dtype = torch.float16 if half else torch.bfloat16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.enabled and half)
-        self.model: torch.nn.Module | None = None
+        self.policy: torch.nn.Module | None = None
+        self.model: torch.nn.Module | None = None  # the policy, or what wraps it
 
     @property
     def is_main(self) -> bool:
@@ -51,7 +58,7 @@ class Engine:
 
     def prepare(self, policy, optimizer):
         """Wrap policy and optimizer for this engine; `model` is what a batch is given to."""
-        self.model = policy
+        self.policy = self.model = policy
         return optimizer
 
     def autocast(self):
@@ -65,14 +72,16 @@ class Engine:
         rank and micro-batch; a part of size 0 stands for one too many, and counts nothing.
         """
         mine = sizes[self.rank * self.accumulation :][: self.accumulation]
-        valid, everyone = [None] * len(batches), None
+        masks, everyone = [{}] * len(batches), None
         if len(sizes) > 1:  # counting waits for a GPU, and one part alone has nobody to compare itself with
-            valid = [_valid_steps(batch) * bool(size) for batch, size in zip(batches, mine, strict=True)]
+            masks = [self.policy.step_masks(batch) for batch in batches]
+            valid = [_valid_steps(each) * bool(size) for each, size in zip(masks, mine, strict=True)]
             everyone = self.sum(torch.stack(valid).sum(0))
         total, infos = 0.0, []
         for i, (batch, size) in enumerate(zip(batches, mine, strict=True)):
             weight = size * self.world_size / sum(sizes)
-            with self.gradients_exchanged(i + 1 == len(batches)), shared_denominator(_ratio(valid[i], everyone)):
+            ratios = {} if everyone is None else dict(zip(masks[i], _ratios(valid[i], everyone), strict=True))
+            with self.gradients_exchanged(i + 1 == len(batches)), shared_denominators(ratios):
                 with self.autocast():
                     loss, info = self.model(batch)
                 self.backward(loss * weight)
@@ -131,33 +140,39 @@ class Engine:
         """All weights on the CPU."""
         return copy_weights(policy)
 
-    def optimizer_state(self, policy, optimizer) -> dict | None:
-        """The optimizer's state in the form of `copy_optimizer_state` where it has to be gathered, else None."""
-        return None
+    def load_weights(self, policy, weights: dict[str, torch.Tensor]) -> None:
+        """Put weights that `weights` returned back into the policy."""
+        policy.load_state_dict(weights)
 
-    def load_optimizer(self, policy, optimizer, folder) -> None:
+    @contextmanager
+    def whole_policy(self, policy):
+        """A block in which one process may use the policy without the others; all processes enter and leave it."""
+        yield
+
+    def optimizer_state(self, optimizer) -> dict:
+        """The optimizer's state on the CPU, in the form of `copy_optimizer_state`."""
+        return copy_optimizer_state(optimizer)
+
+    def load_optimizer(self, optimizer, folder) -> None:
         """Restore the optimizer from a checkpoint's training_state."""
-        from lerobot.common.optim.optimizers import load_optimizer_state
-
         load_optimizer_state(optimizer, folder)
 
     def close(self) -> None:
         """End what this process shares with others."""
 
 
-def _valid_steps(batch: dict) -> torch.Tensor:
-    """(valid steps, all steps) of a batch's action window."""
-    is_pad = batch.get(ACTION_IS_PAD)
-    if is_pad is None:
-        return torch.zeros(2, dtype=torch.int64)
-    return torch.tensor([int((~is_pad).sum()), is_pad.numel()])
+def _valid_steps(masks: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(M, 2): valid steps and all steps of every mask."""
+    counts = [[int((~is_pad).sum()), is_pad.numel()] for is_pad in masks.values()]
+    return torch.tensor(counts, dtype=torch.int64).view(-1, 2)
 
 
-def _ratio(own: torch.Tensor | None, everyone: torch.Tensor | None) -> float:
-    """By what a part's count of valid steps is multiplied so that it is the average part's."""
-    if everyone is None or not own[0] or not everyone[1]:
-        return 1.0
-    return float(everyone[0] / everyone[1]) / float(own[0] / own[1])
+def _ratios(own: torch.Tensor, everyone: torch.Tensor) -> list[float]:
+    """By what a part's counts of valid steps (M, 2) are multiplied so that they are the average part's."""
+    return [
+        float(all_valid / all_steps) / float(valid / steps) if valid and all_steps else 1.0
+        for (valid, steps), (all_valid, all_steps) in zip(own, everyone, strict=True)
+    ]
 
 
 def _weighted(infos: list[tuple[float, dict]]) -> dict:

@@ -24,22 +24,24 @@ def evaluate_in_env(cfg, run, step: int, metrics) -> dict:
 
     The main process does it, for the weights that a checkpoint deploys; the others get an empty result.
     """
-    if not run.engine.is_main:
-        return {}
+    with run.deployed():
+        return _evaluate_in_env(cfg, run, step, metrics) if run.engine.is_main else {}
+
+
+def _evaluate_in_env(cfg, run, step: int, metrics) -> dict:
     from lerobot.common.evaluation.evaluate import evaluate, format_result
     from lerobot.configs.eval import KOCH_SEED
 
     folder = Path(cfg.output_dir) / EVAL_DIR / f"step_{step:06d}"
-    with run.deployed():
-        result = evaluate(
-            cfg.env,
-            cfg.eval,
-            run.policy,
-            run.preprocessor,
-            run.postprocessor,
-            videos_dir=folder / "videos",
-            start_seed=KOCH_SEED if cfg.env.type == "koch" else cfg.seed,
-        )
+    result = evaluate(
+        cfg.env,
+        cfg.eval,
+        run.policy,
+        run.preprocessor,
+        run.postprocessor,
+        videos_dir=folder / "videos",
+        start_seed=KOCH_SEED if cfg.env.type == "koch" else cfg.seed,
+    )
     write_json(result, folder / EVAL_NAME, indent=2)
     metrics.log_videos(step, result.get("video_paths", []))
     print(format_result(result, f"\nEvaluation in {cfg.env.type} {cfg.env.task} after {step} steps"), flush=True)
@@ -49,13 +51,21 @@ def evaluate_in_env(cfg, run, step: int, metrics) -> dict:
 def finish(cfg, run, held_out, metrics, evaluated: dict | None = None) -> Path:
     """Evaluate the final weights, print the report, write summary.json, summary.html and curves.png; publish.
 
-    `evaluated` are the numbers of `evaluate_in_env` where the last step already had its turn. Returns the checkpoint.
+    The main process does it; `evaluated` are the numbers of `evaluate_in_env` where the last step already had its turn.
+    Returns the checkpoint.
     """
-    from lerobot.common.evaluation.plots import loss_curve_text, save_metrics_plot
-
     checkpoint = Path(cfg.output_dir) / CHECKPOINTS_DIR / LAST_CHECKPOINT_LINK / PRETRAINED_MODEL_DIR
-    if not run.engine.is_main:
-        return checkpoint
+    with run.deployed():
+        summary = _report(cfg, run, held_out, metrics, checkpoint, evaluated) if run.engine.is_main else {}
+    if run.engine.is_main:
+        _write(cfg, run, metrics, checkpoint, summary)
+    return checkpoint
+
+
+def _report(cfg, run, held_out, metrics, checkpoint: Path, evaluated: dict | None) -> dict:
+    """Measure and print; returns what summary.json holds."""
+    from lerobot.common.evaluation.plots import loss_curve_text
+
     logged = [row for row in metrics.rows() if "loss" in row]
     steps, losses = [row["step"] for row in logged], [row["loss"] for row in logged]
     summary: dict = {"steps": cfg.steps, "checkpoint": str(checkpoint) if cfg.save_checkpoint else None}
@@ -63,15 +73,21 @@ def finish(cfg, run, held_out, metrics, evaluated: dict | None = None) -> Path:
         print(f"\nLoss\n{loss_curve_text(steps, losses)}", flush=True)
         summary["final_loss"] = losses[-1]
     if held_out.episodes:
-        with run.deployed():
-            error = held_out.action_error(run.policy, run.preprocessor, run.postprocessor)
+        error = held_out.action_error(run.policy, run.preprocessor, run.postprocessor)
         print(f"\nHeld-out episodes {', '.join(map(str, held_out.episodes))}\n{error}", flush=True)
         summary["held_out_error"] = error.to_dict()
     if evaluated is not None:
         summary["eval"] = evaluated
     elif cfg.env and _env_means_something(cfg, run.record["dataset"]):
-        summary["eval"] = evaluate_in_env(cfg, run, cfg.steps, metrics)
+        summary["eval"] = _evaluate_in_env(cfg, run, cfg.steps, metrics)
         metrics.log_eval(cfg.steps, summary["eval"])
+    return summary
+
+
+def _write(cfg, run, metrics, checkpoint: Path, summary: dict) -> None:
+    """The files of a finished run, the hub, and what to do next."""
+    from lerobot.common.evaluation.plots import save_metrics_plot
+
     metrics.close()
     output = Path(cfg.output_dir)
     save_metrics_plot(metrics.rows(), output / CURVES_NAME, title=cfg.job_name)
@@ -86,7 +102,6 @@ def finish(cfg, run, held_out, metrics, evaluated: dict | None = None) -> Path:
     if cfg.save_checkpoint:
         print(f"\nCheckpoint  {_short(checkpoint)}\nNext        {next_command(checkpoint)}", flush=True)
         print(f"Report      {report_command(checkpoint, run.record['dataset']['root'])}", flush=True)
-    return checkpoint
 
 
 def next_command(checkpoint: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,11 +52,11 @@ class Run:
         folder = require_training_state(self.cfg.checkpoint_path)
         trained = load_trained_weights(self.cfg.checkpoint_path)
         if trained is not None:  # the policy was loaded with the averaged weights
-            self.policy.load_state_dict(trained)
+            self.engine.load_weights(self.policy, trained)
         if trained is not None and not self.average:
             logging.warning("The run averaged its weights; without --ema_decay the average ends here.")
         load_rng_state(folder)
-        self.engine.load_optimizer(self.policy, self.optimizer, folder)
+        self.engine.load_optimizer(self.optimizer, folder)
         if self.scheduler is not None and (folder / SCHEDULER_STATE).is_file():
             load_scheduler_state(self.scheduler, folder)
         if (folder / SCALER_STATE).is_file():
@@ -68,9 +68,12 @@ class Run:
         if self.average is not None:
             self.average.update(step)
 
-    def snapshot(self, step: int) -> Snapshot:
-        """A copy of the state after `step` updates; all processes take part, the main one writes it."""
+    def snapshot(self, step: int) -> Snapshot | None:
+        """A copy of the state after `step` updates; all processes take part, the main one has it."""
         weights, trained = self.deployed_weights()
+        optimizer = self.engine.optimizer_state(self.optimizer)
+        if not self.engine.is_main:
+            return None
         return take_snapshot(
             step,
             self.cfg,
@@ -80,7 +83,7 @@ class Run:
             (self.preprocessor, self.postprocessor),
             weights=weights,
             trained_weights=trained,
-            optimizer_state=self.engine.optimizer_state(self.policy, self.optimizer),
+            optimizer_state=optimizer,
             scaler=self.engine.scaler_state(),
             progress=self.plan.to_dict(),
             record=self.record | {"step": step},
@@ -95,9 +98,12 @@ class Run:
         with self.average.applied():
             return self.engine.weights(self.policy), own
 
+    @contextmanager
     def deployed(self):
-        """Context in which the policy has the weights that a checkpoint deploys."""
-        return self.average.applied() if self.average else nullcontext()
+        """Context in which the policy has the weights that a checkpoint deploys, whole in every process."""
+        average = self.average.applied() if self.average else nullcontext()
+        with average, self.engine.whole_policy(self.policy):
+            yield
 
 
 def require_same_run(cfg, plan: BatchPlan, record: dict[str, Any]) -> None:

@@ -46,9 +46,9 @@ class CheckpointSaver:
         freq = self.cfg.save_freq
         return self.cfg.save_checkpoint and (step == self.cfg.steps or bool(freq and step % freq == 0))
 
-    def save(self, snapshot: Snapshot) -> None:
+    def save(self, snapshot: Snapshot | None) -> None:
         """Write a snapshot in the background; waits only while the one before is still being written."""
-        if not self.writes:
+        if snapshot is None:  # another process writes
             return
         self.wait()
         target = get_step_checkpoint_dir(self.cfg.output_dir, self.cfg.steps, snapshot.step)
@@ -87,6 +87,26 @@ class CheckpointSaver:
         finally:
             if self._lock:
                 self._lock.close()
+
+    def require_space(self, policy) -> None:
+        """OSError before the first step if the disk has no room for the checkpoints that will stand there at once."""
+        cfg = self.cfg
+        if not (cfg.save_checkpoint and self.writes):
+            return
+        one = checkpoint_bytes(cfg, policy)
+        free = shutil.disk_usage(cfg.output_dir).free
+        if free < one:
+            raise OSError(
+                f"A checkpoint takes {one / 2**30:.2f} GiB and {cfg.output_dir} has {free / 2**30:.2f} GiB free. "
+                "Free some space or choose another --output_dir."
+            )
+        count = cfg.steps // cfg.save_freq if cfg.save_freq else 1
+        kept = min(count, cfg.save_total_limit + 1) if cfg.save_total_limit else count
+        if free < one * kept:
+            logging.warning(
+                "%d checkpoints of %.2f GiB do not fit into the %.2f GiB free in %s: set --save_total_limit.",
+                kept, one / 2**30, free / 2**30, cfg.output_dir,
+            )  # fmt: skip
 
     def _prune(self, newest: Path) -> None:
         limit = self.cfg.save_total_limit
@@ -157,23 +177,3 @@ def checkpoint_bytes(cfg, policy) -> int:
     weights = sum(t.numel() * t.element_size() for t in policy.state_dict().values())
     moments = sum(2 * 4 * p.numel() for p in policy.parameters() if p.requires_grad)
     return weights * (2 if cfg.ema_decay else 1) + moments
-
-
-def require_space(cfg, policy) -> None:
-    """OSError before the first step if the disk has no room for the checkpoints that will stand there at once."""
-    if not cfg.save_checkpoint:
-        return
-    one = checkpoint_bytes(cfg, policy)
-    free = shutil.disk_usage(cfg.output_dir).free
-    if free < one:
-        raise OSError(
-            f"A checkpoint takes {one / 2**30:.2f} GiB and {cfg.output_dir} has {free / 2**30:.2f} GiB free. "
-            "Free some space or choose another --output_dir."
-        )
-    count = cfg.steps // cfg.save_freq if cfg.save_freq else 1
-    kept = min(count, cfg.save_total_limit + 1) if cfg.save_total_limit else count
-    if free < one * kept:
-        logging.warning(
-            "%d checkpoints of %.2f GiB do not fit into the %.2f GiB free in %s: set --save_total_limit.",
-            kept, one / 2**30, free / 2**30, cfg.output_dir,
-        )  # fmt: skip

@@ -27,7 +27,7 @@ def write_summary_page(path: Path, cfg, record: dict[str, Any], summary: dict[st
     data = record["dataset"]
     picture = base64.b64encode(curves.read_bytes()).decode()
     sections = [
-        ("Results", _table(_results(summary))),
+        ("Results", _table(_results(summary, data["units"]))),
         ("Curves", f'<img alt="curves" src="data:image/png;base64,{picture}">'),
         ("In the environment", _evaluations(Path(cfg.output_dir))),
         ("Policy", _table({"type": cfg.policy.type, "started from": cfg.policy.pretrained_path or "zero"})),
@@ -45,10 +45,11 @@ def write_summary_page(path: Path, cfg, record: dict[str, Any], summary: dict[st
     )
 
 
-def _results(summary: dict[str, Any]) -> dict[str, Any]:
+def _results(summary: dict[str, Any], units: str | None) -> dict[str, Any]:
     rows = {"final loss": summary.get("final_loss")}
     if error := summary.get("held_out_error"):
-        rows["held-out action error"] = error["overall"]
+        unit = f" ({units} units)" if units else ""
+        rows[f"held-out action error{unit}"] = error["overall"]
         rows["if it held still"] = error["holding_still"]
         rows |= {f"error of {joint}": value for joint, value in error["per_joint"].items()}
         steps = [value for value in error["by_horizon"] if value is not None]

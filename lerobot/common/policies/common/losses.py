@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
-_denominator_ratio: ContextVar[float] = ContextVar("denominator_ratio", default=1.0)
+STEPS = "action"  # the steps of the action window
+_denominator_ratios: ContextVar[Mapping[str, float]] = ContextVar("denominator_ratios", default={})  # noqa: B039
 
 
 @contextmanager
-def shared_denominator(ratio: float) -> Iterator[None]:
-    """In this block `masked_mean` divides by `ratio` times its count of valid entries.
+def shared_denominators(ratios: Mapping[str, float]) -> Iterator[None]:
+    """In this block `masked_mean` divides by `ratios[steps]` times its count of valid entries.
 
     A batch that is divided among processes or accumulated in pieces has one mean only if every piece divides by the
     average piece's count, not by its own.
     """
-    token = _denominator_ratio.set(ratio)
+    token = _denominator_ratios.set(ratios)
     try:
         yield
     finally:
-        _denominator_ratio.reset(token)
+        _denominator_ratios.reset(token)
 
 
-def masked_mean(values: Tensor, is_pad: Tensor | None, width: int | None = None, over_padding: bool = False) -> Tensor:
+def masked_mean(
+    values: Tensor, is_pad: Tensor | None, width: int | None = None, over_padding: bool = False, steps: str = STEPS
+) -> Tensor:
     """Mean of elementwise losses over the entries that are data.
 
     values: (B, T, D), or (B, T) with one number per step. is_pad: bool (B, T), true where a step only fills
     the chunk; None when no step does. width: leading part of D that holds real action dimensions (None: all).
     over_padding: divide the masked sum by the count of all entries, padding included, as LeRobot 0.4.4 does.
+    steps: the name of this mask among the policy's `step_masks`.
     Returns a scalar (0 when nothing is valid). Padded entries get a gradient of exactly zero, even from NaN.
     """
     count = values.numel()
@@ -44,7 +48,7 @@ def masked_mean(values: Tensor, is_pad: Tensor | None, width: int | None = None,
     total = torch.where(valid, values, 0).sum()
     if over_padding:
         return total / max(count, 1)
-    count, ratio = valid.sum().clamp(min=1), _denominator_ratio.get()
+    count, ratio = valid.sum().clamp(min=1), _denominator_ratios.get().get(steps, 1.0)
     return total / (count if ratio == 1.0 else count * ratio)
 
 

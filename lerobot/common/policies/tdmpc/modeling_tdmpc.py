@@ -34,6 +34,7 @@ class TDMPCPolicy(PreTrainedPolicy):
     config_class = TDMPCConfig
     name = "tdmpc"
     recordable = ("_decide",)
+    draws_layers = True  # members of the Q ensemble
 
     def __init__(self, config: TDMPCConfig, **kwargs):
         super().__init__(config)
@@ -123,9 +124,9 @@ class TDMPCPolicy(PreTrainedPolicy):
             "V_value_loss": expectile_error(v_target - v, config.expectile_weight),
             "pi_loss": weight * imitation / config.horizon,  # a mean over the steps, where the others are sums
         }
-        losses = {name: self._sum_of_means(error, pads[name]) for name, error in errors.items()}
+        losses = {name: self._sum_of_means(error, pads, name) for name, error in errors.items()}
         if config.bc_coeff > 0:
-            losses["bc_loss"] = self._imitation_loss(z[0], batch, obs_pad[0])
+            losses["bc_loss"] = self._imitation_loss(z[0], batch)
         loss = (
             config.consistency_coeff * losses["consistency_loss"]
             + config.reward_coeff * losses["reward_loss"]
@@ -136,19 +137,23 @@ class TDMPCPolicy(PreTrainedPolicy):
         numbers = {"Q": q.mean(), "V": v.mean(), **losses, "sum_loss": loss * config.horizon}
         return loss, {k: x.detach() for k, x in numbers.items()} | {"advantage": advantage[0].mean()}
 
-    def _imitation_loss(self, z: Tensor, batch: dict[str, Tensor], frame_is_pad: Tensor) -> Tensor:
+    def _imitation_loss(self, z: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Mean absolute difference of the policy network's actions at z (B, Z) from the recorded ones."""
-        steps = self.config.n_pi_steps
-        recorded = batch[ACTION][:, :steps]
-        is_pad = _pads(batch, [ACTION_IS_PAD], batch[ACTION])[:steps].T | frame_is_pad[:, None]
+        recorded, is_pad = batch[ACTION][:, : self.config.n_pi_steps], self._imitation_pad(batch)
         error = (self.model.pi_steps(z).float() - zero_padding(recorded, is_pad)).abs()
-        return masked_mean(error, is_pad, over_padding=self.config.loss_over_padding)
+        return masked_mean(error, is_pad, over_padding=self.config.loss_over_padding, steps="bc_loss")
 
-    def _sum_of_means(self, errors: Tensor, is_pad: Tensor) -> Tensor:
-        """Errors (H, B) averaged over the valid ones, times H, each step weighted less than the one before."""
+    def _imitation_pad(self, batch: dict[str, Tensor]) -> Tensor:
+        """Padding (B, K) of the recorded actions that the policy network imitates."""
+        pads = _pads(batch, [ACTION_IS_PAD], batch[ACTION])[: self.config.n_pi_steps]
+        return (pads | self._step_pads(batch)["obs"][:1]).T
+
+    def _sum_of_means(self, errors: Tensor, pads: dict[str, Tensor], name: str) -> Tensor:
+        """Errors (H, B) of one loss averaged over the valid ones, times H, a step weighted less than the one before."""
         config = self.config
         weights = config.temporal_decay_coeff ** torch.arange(config.horizon, device=errors.device)
-        return config.horizon * masked_mean(weights[:, None] * errors, is_pad, over_padding=config.loss_over_padding)
+        weighted, over = weights[:, None] * errors, config.loss_over_padding
+        return config.horizon * masked_mean(weighted, pads[name], over_padding=over, steps=name)
 
     def _roll_out(self, first: dict[str, Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (H+1, B, Z) and rewards (H, B) that the model foresees from the first observation."""
@@ -170,31 +175,55 @@ class TDMPCPolicy(PreTrainedPolicy):
         horizon = self.config.horizon  # further actions are there for imitation only
         action, reward = batch[ACTION].transpose(0, 1)[:horizon], batch[REWARD].transpose(0, 1)
         obs = {k: v.transpose(0, 1) for k, v in self._observation(batch).items()}
-        action_pad = _pads(batch, [ACTION_IS_PAD], batch[ACTION])[:horizon]
-        reward_pad = _pads(batch, [REWARD_IS_PAD], reward)
-        seen = [OBS_STATE, *self.config.image_features, OBS_ENV_STATE]
-        obs_pad = _pads(batch, [f"{k}_is_pad" for k in seen], next(iter(obs.values())))
+        pads = self._step_pads(batch)
         if not self.config.loss_over_padding:
-            action_pad = action_pad.cumsum(0) > 0  # a rollout through a padded action leads nowhere
-            action, reward = zero_padding(action, action_pad), zero_padding(reward, reward_pad)
+            action, reward = zero_padding(action, pads["action"]), zero_padding(reward, pads["reward"])
         if OBS_IMAGE in obs and self.config.max_random_shift_ratio > 0:
             ratio = self.config.max_random_shift_ratio
             obs[OBS_IMAGE] = flatten_forward_unflatten(lambda x: random_shifts_aug(x, ratio), obs[OBS_IMAGE])
-        start = action_pad | obs_pad[:1]
+        return obs, action, reward, pads["obs"], _loss_pads(pads)
+
+    def step_masks(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Padding of every loss."""
+        if not isinstance(batch.get(REWARD), Tensor):
+            return {}
+        more = {"bc_loss": self._imitation_pad(batch)} if self.config.bc_coeff > 0 else {}
+        return _loss_pads(self._step_pads(batch)) | more
+
+    def _step_pads(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Padding of actions (H, B), rewards (H, B) and observations (H+1, B)."""
+        seen = [OBS_STATE, *self.config.image_features, OBS_ENV_STATE]
+        observed = next(batch[k] for k in seen if k in batch)
         pads = {
-            "consistency_loss": start | obs_pad[1:],
-            "reward_loss": start | reward_pad,
-            "Q_value_loss": start | obs_pad[1:] | reward_pad,
-            "V_value_loss": start,
-            "pi_loss": start,
+            "action": _pads(batch, [ACTION_IS_PAD], batch[ACTION])[: self.config.horizon],
+            "reward": _pads(batch, [REWARD_IS_PAD], batch[REWARD]),
+            "obs": _pads(batch, [f"{k}_is_pad" for k in seen], observed),
         }
-        return obs, action, reward, obs_pad, pads
+        if not self.config.loss_over_padding:
+            pads["action"] = pads["action"].cumsum(0) > 0  # a rollout through a padded action leads nowhere
+        return pads
+
+
+def _loss_pads(pads: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Padding (H, B) of every loss."""
+    obs, reward = pads["obs"], pads["reward"]
+    start = pads["action"] | obs[:1]
+    return {
+        "consistency_loss": start | obs[1:],
+        "reward_loss": start | reward,
+        "Q_value_loss": start | obs[1:] | reward,
+        "V_value_loss": start,
+        "pi_loss": start,
+    }
 
 
 def _pads(batch: dict[str, Tensor], keys: list[str], values: Tensor) -> Tensor:
-    """The first of the pad masks (B, T) that the batch has, time first; none is padded if it has none."""
+    """The first of the pad masks (B, T) that the batch has, time first; nothing is padded without one.
+
+    values: (B, T, ...), what the mask is about.
+    """
     found = next((batch[k] for k in keys if k in batch), None)
-    return values.new_zeros(values.shape[:2], dtype=torch.bool) if found is None else found.transpose(0, 1)
+    return (values.new_zeros(values.shape[:2], dtype=torch.bool) if found is None else found).transpose(0, 1)
 
 
 def expectile_error(difference: Tensor, weight: float) -> Tensor:
