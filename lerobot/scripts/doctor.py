@@ -15,6 +15,7 @@ import json
 import sys
 
 from lerobot.common.checks.doctor import examine
+from lerobot.common.checks.environment import machine
 from lerobot.common.checks.finding import Finding, by_severity, exit_code
 from lerobot.common.utils.utils import init_logging, run_command
 from lerobot.configs import parser
@@ -55,6 +56,18 @@ def report(findings: list[Finding]) -> str:
     return "\n".join([*lines, "", ", ".join(counts)])
 
 
+def examined(cfg: DoctorConfig, robot: object | None) -> str:
+    """What was looked at, in a few lines."""
+    named = {
+        "dataset": cfg.dataset.root,
+        "policy": cfg.policy.path or cfg.policy.type,
+        "robot": robot and robot.type,
+        "run": cfg.output_dir,
+    }
+    parts = "\n".join(f"{what}: {name}" for what, name in named.items() if name)
+    return "\n".join([*machine(cfg.output_dir or "."), *([parts] if parts else []), ""])
+
+
 def main() -> None:
     """Entry point of the command line."""
     if {"-h", "--help"} & set(sys.argv[1:]):
@@ -66,6 +79,7 @@ def main() -> None:
     if cfg.json:
         print(json.dumps([f.to_dict() for f in by_severity(findings)], indent=2))
     else:
+        print(examined(cfg, robot))
         print(report(findings))
     raise SystemExit(exit_code(findings))
 

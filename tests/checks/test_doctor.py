@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import lerobot
 from lerobot.common.checks import environment, training
 from lerobot.common.checks.checkpoint import check_checkpoint
 from lerobot.common.checks.doctor import examine
@@ -22,7 +23,7 @@ from lerobot.common.checks.reading import check_reading
 from lerobot.common.policies import ACTConfig, SmolVLAConfig
 from lerobot.configs.doctor import DoctorConfig, DoctorDataset, DoctorPolicy
 from lerobot.configs.types import FeatureType, PolicyFeature
-from lerobot.scripts.doctor import parse, report
+from lerobot.scripts.doctor import examined, parse, report
 from lerobot.scripts.train import train
 from tests.training.conftest import JOINTS, dataset_root, make_config  # noqa: F401  fixtures
 
@@ -411,3 +412,10 @@ def test_nan_statistics_are_told(run):
     stats["action.std"] = torch.full((6,), float("inf"))
     save_file(stats, file)
     assert "checkpoint.statistics" in codes(check_checkpoint(run).findings)
+
+
+def test_what_was_examined_is_told(tmp_path):
+    cfg, robot = parse([f"--dataset.root={tmp_path}", "--robot.type=koch_sim"])
+    told = examined(cfg, robot)
+    assert f"dataset: {tmp_path}" in told and "robot: koch_sim" in told
+    assert f"lerobot {lerobot.__version__} from" in told and f"torch {torch.__version__}" in told

@@ -2,14 +2,22 @@
 
 import json
 import os
+import resource
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from lerobot.common.training.checkpoint import copy_weights, take_snapshot, write_snapshot, write_weights
+from lerobot.common.training.checkpoint import (
+    copy_weights,
+    read_weights,
+    take_snapshot,
+    write_snapshot,
+    write_weights,
+)
 from lerobot.common.training.engine import Engine
 from lerobot.common.training.manifest import DamagedCheckpointError, damage, newest_whole_checkpoint
+from lerobot.common.training.metrics import MetricsFile
 from lerobot.common.training.saver import CheckpointSaver, lock_output
 from lerobot.configs import parser
 from lerobot.configs.train import TrainPipelineConfig
@@ -137,3 +145,24 @@ def test_the_saver_of_another_process_writes_nothing(make_config):
     saver.save(None)
     saver.close()
     assert not cfg.output_dir.exists()
+
+
+def test_lines_that_a_full_disk_did_not_take_are_written_later(make_config, caplog):
+    cfg = make_config()
+    metrics = MetricsFile(cfg, Engine(cfg))
+    metrics.log_eval(1, {"loss": 1.0})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30, limits[1]))
+    try:
+        metrics.log_eval(2, {"loss": 2.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "training goes on" in caplog.text and [row["step"] for row in metrics.rows()] == [1]
+    metrics.log_eval(3, {"loss": 3.0})
+    assert [row["step"] for row in metrics.rows()] == [1, 2, 3]
+
+
+def test_averaged_weights_that_share_a_tensor_come_back(tmp_path):
+    shared = torch.ones(2)
+    write_weights({"a": shared, "b": shared, "c": torch.zeros(1)}, tmp_path / "trained.safetensors")
+    assert same(read_weights(tmp_path / "trained.safetensors"), {"a": shared, "b": shared, "c": torch.zeros(1)})

@@ -1,10 +1,11 @@
 """Atomic writes."""
 
 import json
+import resource
 
 import pytest
 
-from lerobot.common.utils.io_utils import atomic_path, flatten_dict, unflatten_dict, write_json
+from lerobot.common.utils.io_utils import append_text, atomic_path, flatten_dict, unflatten_dict, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -38,3 +39,18 @@ def test_a_folder_replaces_an_older_one(tmp_path):
             (partial / text).write_text(text)
     assert [p.name for p in tmp_path.iterdir()] == ["step"]
     assert [p.name for p in (tmp_path / "step").iterdir()] == ["new"]
+
+
+def test_appending_takes_all_of_a_text_or_nothing(tmp_path):
+    file = tmp_path / "lines"
+    append_text("first\n", file)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # as a disk that has room for 4 bytes
+    try:
+        with pytest.raises(OSError, match="large"):
+            append_text("second\n", file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_text() == "first\n"
+    append_text("second\n", file)
+    assert file.read_text() == "first\nsecond\n"

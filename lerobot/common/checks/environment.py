@@ -36,6 +36,26 @@ def check_environment(device: str | None = None, output_dir: str | Path = ".") -
     ]
 
 
+def machine(output_dir: str | Path = ".") -> list[str]:
+    """What was looked at: which lerobot, the versions that compute, the device, the room on the disk, the caches."""
+    import lerobot
+    from lerobot.common.training.record import versions
+
+    found = versions()
+    names = ("python", "torch", "numpy", "av", "transformers", "accelerate", "huggingface_hub")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    ffmpeg = shutil.which("ffmpeg")
+    above = next(p for p in (Path(output_dir), *Path(output_dir).absolute().parents) if p.exists())
+    offline = " (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes") else ""
+    return [
+        f"lerobot {lerobot.__version__} from {Path(lerobot.__file__).parent}",
+        ", ".join(f"{name} {found[name]}" for name in names if name in found),
+        f"GPU: {', '.join(gpus) or 'none'}; ffmpeg: {ffmpeg or 'none (not needed: PyAV decodes)'}",
+        f"{shutil.disk_usage(above).free / 2**30:.0f} GiB free in {above.absolute()}",
+        f"caches: {HF_LEROBOT_HOME}{offline}",
+    ]
+
+
 def check_python(version: Sequence[int]) -> list[Finding]:
     """The Python release."""
     if tuple(version[:2]) >= OLDEST_PYTHON:

@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lerobot.common.policies.pretrained import count_parameters
 from lerobot.common.training.sinks import make_sinks
-from lerobot.common.utils.io_utils import write_text
+from lerobot.common.utils.io_utils import append_text, write_text
 from lerobot.common.utils.logging_utils import AverageMeter, MetricsTracker, format_big_number
 
 METRICS_NAME = "metrics.jsonl"
@@ -64,10 +64,12 @@ class MetricsFile:
     """Appends one JSON line per log step to `<output_dir>/metrics.jsonl`, and shows the numbers wherever asked.
 
     A resumed run drops the lines that it repeats. With several processes every one calls `log`, the main one writes.
+    Lines that a full disk does not take are kept and written later.
     """
 
     def __init__(self, cfg, engine, resume_step: int = 0):
         self.path, self.engine, self.sinks = Path(cfg.output_dir) / METRICS_NAME, engine, []
+        self._waiting = ""
         if not engine.is_main:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,8 +102,14 @@ class MetricsFile:
             sink.log_video(paths[0], step, "eval")
 
     def _append(self, line: dict, values: dict, step: int, mode: str) -> None:
-        with self.path.open("a") as f:
-            f.write(json.dumps(line) + "\n")
+        self._waiting += json.dumps(line) + "\n"
+        try:
+            append_text(self._waiting, self.path)
+            self._waiting = ""
+        except OSError as e:
+            logging.error(
+                "%s cannot be written (%s); training goes on, later lines bring these.", self.path, e.strerror
+            )
         for sink in self.sinks:
             sink.log_dict(values, step, mode)
 

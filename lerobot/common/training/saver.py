@@ -97,15 +97,15 @@ class CheckpointSaver:
         free = shutil.disk_usage(cfg.output_dir).free
         if free < one:
             raise OSError(
-                f"A checkpoint takes {one / 2**30:.2f} GiB and {cfg.output_dir} has {free / 2**30:.2f} GiB free. "
+                f"A checkpoint takes {one / 1e6:.1f} MB and {cfg.output_dir} has {free / 1e6:.1f} MB free. "
                 "Free some space or choose another --output_dir."
             )
         count = cfg.steps // cfg.save_freq if cfg.save_freq else 1
         kept = min(count, cfg.save_total_limit + 1) if cfg.save_total_limit else count
         if free < one * kept:
             logging.warning(
-                "%d checkpoints of %.2f GiB do not fit into the %.2f GiB free in %s: set --save_total_limit.",
-                kept, one / 2**30, free / 2**30, cfg.output_dir,
+                "%d checkpoints of %.1f MB do not fit into the %.1f MB free in %s: set --save_total_limit.",
+                kept, one / 1e6, free / 1e6, cfg.output_dir,
             )  # fmt: skip
 
     def _prune(self, newest: Path) -> None:

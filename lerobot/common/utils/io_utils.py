@@ -60,6 +60,21 @@ def write_text(text: str, path: str | Path) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def append_text(text: str, path: str | Path) -> None:
+    """Append all of a text to a file; nothing of it where an OSError says that the disk does not take it."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        size, data = os.fstat(handle).st_size, text.encode()
+        try:
+            while data:
+                data = data[os.write(handle, data) :]
+        except OSError:
+            os.ftruncate(handle, size)
+            raise
+    finally:
+        os.close(handle)
+
+
 def write_json(data: Any, fpath: str | Path, indent: int = 4) -> None:
     """Write JSON atomically; what JSON does not know (functions, devices) is written as null."""
     write_text(json.dumps(data, indent=indent, ensure_ascii=False, default=lambda _: None), fpath)
