@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from lerobot.common.training import publish
 from lerobot.common.training.publish import push_pending, upload
 from lerobot.common.utils.utils import init_logging, run_command
 from lerobot.configs import parser
@@ -31,6 +32,8 @@ def main() -> None:
     init_logging()
     cfg = parser.parse(PushConfig, sys.argv[1:])
     if cfg.pending:
+        if not any(publish.QUEUE.glob("*.json")):
+            print("Nothing is queued.")
         for repo_id, address in push_pending().items():
             print(f"{repo_id}: {address}")
         return

@@ -9,6 +9,7 @@ import pytest
 from lerobot.common.training import publish
 from lerobot.common.training.publish import push_pending
 from lerobot.configs.default import DatasetConfig
+from lerobot.scripts import push_pretrained
 from lerobot.scripts.train import train
 
 
@@ -72,6 +73,12 @@ def test_a_queued_folder_that_is_gone_is_dropped(hub, tmp_path, caplog):
     job = {"repo_id": "me/gone", "folder": str(tmp_path / "gone"), "private": None}
     (tmp_path / "queue" / "1.json").write_text(json.dumps(job))
     assert push_pending() == {} and not list((tmp_path / "queue").iterdir())
+
+
+def test_an_empty_queue_is_told(hub, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["push_pretrained.py", "--pending=true"])
+    push_pretrained.main()
+    assert capsys.readouterr().out == "Nothing is queued.\n"
 
 
 def test_a_repository_name_is_needed(make_config):
