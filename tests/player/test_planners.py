@@ -110,3 +110,16 @@ def test_jerk_of_a_cubic_is_its_third_derivative():
 def test_the_motion_line_can_be_printed_before_there_is_motion():
     report = ChunkPlayer(DelayedPlanner(lambda r: chunk(), lambda: 0.0), "async", 30, 4).report()
     assert "0 seams" in motion_line(report) and "jump none" in motion_line(report)
+
+
+def test_a_policy_that_never_answers_keeps_nothing_from_its_end(monkeypatch):
+    monkeypatch.setattr("lerobot.common.player.planners.RESET_S", 0.01)
+    may_end = threading.Event()
+    planner = ThreadPlanner(lambda request: may_end.wait(60))
+    planner.start(Request(None))
+    with pytest.raises(TimeoutError, match="hangs"):
+        planner.reset()
+    planner.close()
+    assert planner._thread._thread.daemon and not planner._thread.close(0.01)
+    may_end.set()
+    assert planner._thread.close(60)

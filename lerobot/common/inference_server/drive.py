@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from threading import Event
 from typing import Any
 
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from lerobot.common.inference_server.client import RefusedError, RemotePolicy, ServerError
+from lerobot.common.player.background import Background
 from lerobot.common.player.chunk_player import Chunk, ChunkPlayer, LostChunkError, Request
 from lerobot.common.player.latency import LatencyBudget
 from lerobot.common.player.motion import motion_line
 
+CLOSE_S = 30.0  # that leaving the server waits for a request that is under way
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0  # between two attempts to reach a server that is lost
 
 
@@ -28,7 +30,7 @@ class RemotePlanner:
     def __init__(self, remote: RemotePolicy, patience_s: float = 0.0):
         self.remote, self.patience_s, self.budget = remote, patience_s, LatencyBudget()
         self.failures = 0  # in all
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="remote_planner")
+        self._thread = Background("remote_planner")
         self._job: Future[Chunk] | None = None
         self._pause, self._closed = FIRST_PAUSE_S, Event()
 
@@ -38,7 +40,7 @@ class RemotePlanner:
         continues = request.options()
         if continues:
             continues["prev_chunk_left_over"] = request.prev_chunk_left_over.numpy()
-        self._job = self._pool.submit(self._ask, frames, continues or None)
+        self._job = self._thread.submit(self._ask, frames, continues or None)
         if self.patience_s:
             wait([self._job], timeout=self.patience_s)
 
@@ -57,8 +59,10 @@ class RemotePlanner:
     def close(self) -> None:
         """End the thread and the connection."""
         self._closed.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self.remote.close()
+        if self._thread.close(CLOSE_S):
+            self.remote.close()
+        else:  # it uses the connection, and ends with the program
+            logging.warning("The server was not left: a request still waits after %.0f s.", CLOSE_S)
 
     def _ask(self, frames: list, continues: dict | None) -> Chunk:
         try:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from lerobot.common.player.background import Background
 from lerobot.common.player.chunk_player import MODES, Chunk, ChunkPlayer, Request
 from lerobot.common.player.latency import LatencyBudget
 from lerobot.common.policies.rtc.configuration_rtc import RTCConfig
 
+RESET_S = 120.0  # that a chunk in the making may take at the end of an episode
 TINY_S = 1e-6  # sums of periods are not exact
 
 
@@ -86,11 +88,11 @@ class ThreadPlanner:
 
     def __init__(self, plan: Callable[[Request], Chunk], patience_s: float = 0.0):
         self.plan, self.patience_s = plan, patience_s
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="planner")
+        self._thread = Background("planner")
         self._job: Future[Chunk] | None = None
 
     def start(self, request: Request) -> None:
-        self._job = self._pool.submit(self.plan, request)
+        self._job = self._thread.submit(self.plan, request)
         if self.patience_s:
             wait([self._job], timeout=self.patience_s)
 
@@ -101,14 +103,17 @@ class ThreadPlanner:
         return job.result()
 
     def reset(self) -> None:
-        if self._job is not None:
-            wait([self._job])  # the policy is about to be reset
+        if self._job is not None:  # the policy is about to be reset
+            if not wait([self._job], timeout=RESET_S).done:
+                raise TimeoutError(
+                    f"The policy still computes the last episode's chunk after {RESET_S:.0f} s: it hangs."
+                )
             self._job = None
         _reset(self.plan)
 
     def close(self) -> None:
         """End the thread after what it is computing; nobody waits for that, an arm has to be landed."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._thread.close()
 
 
 def _reset(plan) -> None:

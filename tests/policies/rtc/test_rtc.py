@@ -209,3 +209,17 @@ def test_without_rtc_chunks_are_appended():
     queue.get()
     queue.merge(chunk, chunk, 2)
     assert [queue.get().item() for _ in range(5)] == [1, 2, 0, 1, 2] and queue.empty()
+
+
+def test_the_latency_tracker_of_the_new_layout():
+    from lerobot.policies.rtc.latency_tracker import LatencyTracker
+
+    tracker = LatencyTracker(maxlen=3)
+    assert (tracker.max(), tracker.p95(), len(tracker)) == (0, 0, 0)
+    for seconds in (0.5, 0.1, 0.2, 0.3, -1.0):
+        tracker.add(seconds)
+    assert len(tracker) == 3 and tracker.max() == tracker.percentile(1) == 0.5
+    found = [tracker.percentile(q) for q in (0, 0.25, 0.5)] + [tracker.p95()]
+    assert found == pytest.approx([0.1, 0.15, 0.2, 0.29])
+    tracker.reset()
+    assert tracker.max() == 0 and tracker.percentile(0.5) == 0
