@@ -13,7 +13,7 @@ import textwrap
 import threading
 from pathlib import Path
 
-START_S = 120  # until the awaited lines are printed
+START_S = 300  # until the awaited lines are printed
 REPO = Path(__file__).parents[1]
 
 
