@@ -99,6 +99,10 @@ def test_the_newer_file_is_read(tmp_path):
         (lambda c: c["homing_offset"].pop(), "homing_offset"),
         (lambda c: c["motor_names"].__setitem__(2, "knee"), "elbow_flex"),
         (lambda c: c["calib_mode"].__setitem__(0, "LINEARISH"), "calib_mode"),
+        (lambda c: c["drive_mode"].__setitem__(0, 2), "expected 0 or 1"),
+        (lambda c: c["homing_offset"].__setitem__(3, 0.5), "whole number"),
+        (lambda c: c["homing_offset"].__setitem__(3, None), "whole number"),
+        (lambda c: [column.append(column[0]) for column in c.values()], "twice"),
     ],
 )
 def test_half_a_calibration_is_refused(tmp_path, calibration, damage, word):
@@ -107,3 +111,24 @@ def test_half_a_calibration_is_refused(tmp_path, calibration, damage, word):
     path.write_text(json.dumps(calibration))
     with pytest.raises(ValueError, match=word):
         load_calibration(path, koch_motors(FOLLOWER_MODELS))
+
+
+def test_a_reversed_range_of_the_newer_file_is_refused(tmp_path):
+    entry = {"drive_mode": 0, "homing_offset": 5, "range_min": 3000, "range_max": 100}
+    path = tmp_path / "arm.json"
+    path.write_text(json.dumps({name: {"id": i + 1, **entry} for i, name in enumerate(NAMES)}))
+    with pytest.raises(ValueError, match="reversed range"):
+        load_calibration(path, koch_motors(FOLLOWER_MODELS))
+
+
+@pytest.mark.parametrize("mode", ["DEGREE", "LINEAR", "RANGE_M100_100", "RANGE_0_100", "DEGREES"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_never_becomes_steps(calibration, mode, value):
+    calibration["calib_mode"] = [mode] * 6
+    with pytest.raises(ValueError, match="elbow_flex are not finite"):
+        to_raw(np.array([1, 2, value, 4, 5, 6]), NAMES, calibration)
+
+
+def test_steps_beyond_the_count_of_a_servo_are_refused(calibration):
+    with pytest.raises(ValueError, match="gripper"):
+        to_raw(np.array([0, 0, 0, 0, 0, 1e8]), NAMES, calibration)

@@ -12,12 +12,15 @@ import torch
 pytest.importorskip("mujoco")
 pytest.importorskip("dynamixel_sdk")
 
+from lerobot.common.checks.robot import check_actions
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.common.policies.act.modeling_act import ACTPolicy
 from lerobot.common.policies.factory import make_pre_post_processors
 from lerobot.common.robot_devices import control_utils, recording
 from lerobot.common.robot_devices.cameras.base import StaleFrameError
 from lerobot.common.robot_devices.control_configs import parse_control
+from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
+from lerobot.common.robot_devices.robots.configs import JOINTS
 from lerobot.common.robot_devices.robots.utils import make_robot, make_robot_from_config
 from lerobot.common.robot_devices.simulation.twin_process import TwinProcess
 from lerobot.common.robot_devices.supervisor import Supervision
@@ -299,16 +302,118 @@ def test_a_policy_trained_in_other_units_is_refused_before_torque(tmp_path, caps
     assert "those of the checkpoint in 'normalized'" in table and "Fold." in table
 
 
-def test_a_dataset_in_other_units_is_not_replayed(tmp_path):
+def write_actions(root, actions, names=None):
+    """A recording of these actions, as the simulated arm leaves it."""
+    from lerobot.common.datasets.utils import write_info
+
+    names = [f"main_{joint}" for joint in names or JOINTS]
+    feature = {"dtype": "float32", "shape": (6,), "names": names}
+    features = {"action": feature, "observation.state": feature}
+    dataset = LeRobotDataset.create("me/cubes", 30, root=root, robot_type="koch_sim", features=features)
+    for action in np.asarray(actions, np.float32):
+        dataset.add_frame({"action": action, "observation.state": action, "task": "x"})
+    dataset.save_episode()
+    dataset.meta.info["units"] = "legacy"
+    write_info(dataset.meta.info, root)
+
+
+def replaying(root):
+    flags = [*SIM, "--control.type=replay", "--control.repo_id=me/cubes", f"--control.root={root}"]
+    cfg = parse_control([*flags, "--control.episode=0", "--control.play_sounds=false"])
+    robot = make_robot_from_config(cfg.robot)
+    try:
+        recording.replay(robot, cfg.control)
+        return robot.twin.ask("state")["goals"]
+    finally:
+        assert any(robot.twin.ask("state")["torque"]) == robot.is_connected
+        robot.disconnect(land=False)
+
+
+REST = [0.0, 134.0, 180.0, -19.0, 0.0, 35.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda info: info.update(units="normalized"), "'normalized'"),
+        (lambda info: info["features"]["action"]["names"].reverse(), "orders the joints gripper, wrist_roll"),
+    ],
+)
+def test_a_dataset_that_means_something_else_is_not_replayed(tmp_path, capsys, change, word):
     root = tmp_path / "cubes"
-    run(*RECORD, f"--control.root={root}", "--control.num_episodes=1", "--control.episode_time_s=0.2",
-        "--robot.cameras={}")  # fmt: skip
+    write_actions(root, [REST] * 3)
     info = json.loads((root / "meta/info.json").read_text())
-    (root / "meta/info.json").write_text(json.dumps({**info, "units": "normalized"}))
-    with pytest.raises(ValueError, match="normalized"):
-        run(
-            *SIM, "--control.type=replay", "--control.repo_id=me/cubes", f"--control.root={root}", "--control.episode=0"
-        )
+    change(info)
+    (root / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="torque was not switched on"):
+        replaying(root)
+    assert word in capsys.readouterr().out
+
+
+def test_actions_that_no_arm_can_follow_are_not_replayed(tmp_path, capsys):
+    write_actions(tmp_path / "cubes", [REST, [500.0, *REST[1:]]])
+    with pytest.raises(ValueError, match="torque was not switched on"):
+        replaying(tmp_path / "cubes")
+    assert "leave the arm's range at the joints [0]" in capsys.readouterr().out
+
+
+def test_recorded_actions_that_are_no_numbers_are_told():
+    low, high = np.full(2, -100.0), np.full(2, 100.0)
+    (finding,) = check_actions(np.array([[0.0, 0.0], [0.0, np.nan]]), low, high)
+    assert finding.severity == "error" and "frame 1 is not finite" in finding.message
+    assert check_actions(np.array([[0.0, 120.0]]), low, high) == []
+
+
+def test_a_replay_begins_slowly_and_inside_the_range(tmp_path, monkeypatch):
+    start = [60.0, 134.0, 180.0, -19.0, 0.0, 110.0]  # the gripper 10 degrees beyond its range
+    write_actions(tmp_path / "cubes", [start] * 3)
+    sent = []
+    write = DynamixelMotorsBus.write
+
+    def noted(bus, register, values, *motors):
+        if register == "Goal_Position":
+            sent.append(np.array(values))
+        write(bus, register, values, *motors)
+
+    monkeypatch.setattr(DynamixelMotorsBus, "write", noted)
+    goals = replaying(tmp_path / "cubes")
+    np.testing.assert_allclose(goals[:5], start[:5], atol=0.1)
+    assert np.abs(np.diff(sent, axis=0)).max() <= recording.ALIGN_SPEED / 30 * 1.02
+    assert np.max(sent, axis=0)[5] <= 100.0
+
+
+def test_a_motion_goes_on_from_the_last_command_not_from_where_the_arm_hangs(robot):
+    robot.glide({"main": np.array([0.0, 60.0, 60.0, 0.0, 0.0, 35.0])}, 2.0)
+    for _ in range(30):  # in front of it the arm hangs below what was commanded
+        robot.hold()
+        robot.clock.wait(1 / 30)
+    before = robot.envelopes["main"].commanded
+    assert before[1] - robot.follower_positions()[1] > 0.3
+    for _ in range(3):
+        control_utils.control_loop(robot, 0.3, fps=30)
+    np.testing.assert_allclose(robot.envelopes["main"].commanded, before, atol=0.01)
+
+
+def test_a_servo_that_restarted_ends_the_run(robot):
+    robot.twin.ask("fault", kind="restart", motor=3)
+    with pytest.raises(ConnectionError, match="torque of elbow_flex is off, .* restarted"):
+        control_utils.control_loop(robot, 5, fps=30)
+    assert robot.clock.now() < 2.0
+
+
+def test_a_policy_that_orders_the_joints_differently_is_refused_before_torque(tmp_path, capsys):
+    root, cameras = tmp_path / "cubes", '{"laptop": {"type": "sim", "name": "laptop", "width": 64, "height": 48}}'
+    run(*RECORD, f"--control.root={root}", "--control.num_episodes=1", "--control.episode_time_s=0.2",
+        f"--robot.cameras={cameras}")  # fmt: skip
+    dataset = LeRobotDataset("me/cubes", root=root)
+    checkpoint = make_checkpoint(dataset, tmp_path / "checkpoint")
+    trained_on = describe_dataset(dataset)
+    trained_on["features"]["action"]["names"] = list(reversed(trained_on["features"]["action"]["names"]))
+    (checkpoint / RECORD_NAME).write_text(json.dumps({"dataset": trained_on}))
+    with pytest.raises(ValueError, match="1 problems in the table"):
+        run(*RECORD, "--control.repo_id=me/eval_cubes", f"--control.root={tmp_path / 'eval_cubes'}",
+            f"--control.policy.path={checkpoint}", f"--robot.cameras={cameras}")  # fmt: skip
+    assert "checkpoint's training orders the joints gripper" in capsys.readouterr().out
 
 
 def test_calibrating_the_simulated_pair_finds_its_mounting(tmp_path):
@@ -347,6 +452,9 @@ def test_legacy_flags_have_their_defaults():
 
 def test_the_log_line_of_lerobot_0_1(robot, caplog):
     robot.teleop_step()
+    assert set(robot.logs) == {"read_leader_main_pos_dt_s", "write_follower_main_goal_pos_dt_s"}
+    robot.logs = {"read_leader_main_pos_dt_s": 0.002, "write_follower_main_goal_pos_dt_s": 0.05}
     with caplog.at_level(logging.INFO):
         control_utils.log_control_info(robot, 0.0333, episode_index=1, frame_index=2, fps=30)
-    assert caplog.messages[-1].startswith("ep:1 frame:2 dt:33.30 (30.0hz) dtRlead:")
+    slow = "\x1b[33mdtWfoll:50.00 (20.0hz)\x1b[0m"
+    assert caplog.messages[-1] == f"ep:1 frame:2 dt:33.30 (30.0hz) dtRlead: 2.00 (500.0hz) {slow}"

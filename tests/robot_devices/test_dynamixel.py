@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
-from lerobot.common.checks.robot import check_health, check_motors
+from lerobot.common.checks.robot import check_calibration, check_health, check_motors
+from lerobot.common.robot_devices.motors.calibration import save_calibration
 from lerobot.common.robot_devices.motors.configs import DynamixelMotorsBusConfig
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, koch_motors
-from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
+from lerobot.common.robot_devices.robots.dynamixel_calibration import calibration_from_poses, run_arm_calibration
 from lerobot.common.robot_devices.utils import RobotDeviceAlreadyConnectedError, RobotDeviceNotConnectedError
 
 needs_sdk = pytest.mark.skipif(find_spec("dynamixel_sdk") is None, reason="the extra koch is not installed")
@@ -29,6 +31,39 @@ def test_registers_are_read_and_written_in_the_order_asked(arm):
     assert arm.read("Position_P_Gain").tolist() == [700, 640, 1500, 400, 400, 400]
     assert arm.read("ID", "elbow_flex").shape == (1,)
     assert "delta_timestamp_s_read_ID_elbow_flex" in arm.logs
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_goal_that_is_no_number_reaches_no_servo(arm, value):
+    before = goals(arm)
+    for values in ([2000.0] * 5 + [value], value):
+        with pytest.raises(ValueError, match="not finite"):
+            arm.write("Goal_Position", values)
+    assert goals(arm) == before and not any(servo.goal_writes for servo in arm.servos)
+
+
+@pytest.mark.parametrize("mode, word", [(4, "as a time"), (8, "torque on"), (13, "torque on")])
+def test_a_drive_mode_that_changes_what_goals_mean_is_refused(arm, mode, word):
+    arm.servos[3].set("Drive_Mode", mode)
+    (finding,) = check_motors("main_follower", arm)
+    assert finding.code == "robot.motor.drive_mode" and word in finding.message and "wrist_flex" in finding.message
+    assert finding.severity == "error" and f"write {mode & 1} " in finding.fix
+    arm.servos[3].set("Drive_Mode", 1)
+    assert not check_motors("main_follower", arm)
+
+
+def test_homing_offsets_in_the_motors_are_compared_with_the_calibration(arm, tmp_path):
+    newer = {"drive_mode": 0, "homing_offset": 5, "range_min": 100, "range_max": 3000}
+    path = tmp_path / "arm.json"
+    path.write_text(json.dumps({name: {"id": i + 1, **newer} for i, name in enumerate(arm.motors)}))
+    (finding,) = check_calibration("main_follower", path, arm)
+    assert finding.code == "robot.calibration.motors" and "'gripper': 0" in finding.message
+    for servo in arm.servos:
+        servo.set("Homing_Offset", 5)
+    assert not check_calibration("main_follower", path, arm)
+    save_calibration(calibration_from_poses(list(arm.motors), np.zeros(6, int), np.full(6, 1024)), path)
+    (finding,) = check_calibration("main_follower", path, arm)
+    assert (finding.code, finding.severity) == ("robot.calibration.shifted", "warning")
 
 
 def test_torque_on_keeps_the_pose_and_disconnect_switches_it_off(arm):

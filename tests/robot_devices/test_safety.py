@@ -166,3 +166,26 @@ def test_without_a_fixed_rate_the_speed_is_measured_by_the_clock():
     made.measured = True
     commands = [made.limit([50.0, 0.0], now=tick * 0.005)[0] for tick in range(100)]
     assert max(np.diff(commands[1:])) <= 60.0 * 0.005 * 1.01
+
+
+@pytest.mark.parametrize(
+    ("limits", "word"),
+    [
+        (((-50.0, 20.0), (50.0, -20.0), (60.0,) * 2, (600.0,) * 2), "joint 'b' .* reversed: 20.0 to -20.0"),
+        (((-50.0, np.nan), (50.0, 20.0), (60.0,) * 2, (600.0,) * 2), "joint 'b' .* not finite"),
+        (((-50.0,) * 2, (50.0,) * 2, (60.0, 0.0), (600.0,) * 2), "'b' .* speed 0.0"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(limits, word):
+    with pytest.raises(ValueError, match=word):
+        JointLimits(("a", "b"), *limits, "test")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"margin": np.nan}, {"max_speed": np.inf}, {"max_acceleration": np.nan}, {"max_refused": 0},
+     {"gripper_current": 0}, {"gripper_current": 3000}, {"ramp_from": -1.0}],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(setting):
+    with pytest.raises(ValueError, match=f"--envelope.{next(iter(setting))}="):
+        EnvelopeConfig(**setting)

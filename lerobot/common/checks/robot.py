@@ -6,12 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lerobot.common.checks.finding import Finding, Where
 
 DAY_S = 86_400
 OLD_CALIBRATION_DAYS = 90
 HOT_SHARE = 0.95  # of the temperature limit
 FULL_SCALE = 101.0  # of -100..100, with room for rounding
+# Bits of Drive_Mode that a Koch arm must not have set.
+ODD_DRIVE_MODES = {4: "its speed limit would be read as a time", 8: "a goal would switch its torque on"}
+FAR_OUTSIDE = 30.0  # joint units beyond the arm's range: no arm of this kind was recorded like that
 SUPPLY = {"xl430-w250": (11.0, 13.0), "xl330-m288": (4.5, 5.6), "xl330-m077": (4.5, 5.6)}  # of a Koch arm, volts
 
 
@@ -37,7 +42,21 @@ def check_motors(arm: str, bus) -> list[Finding]:
             evidence = {"motor": name, "found": number, "expected": MODELS[expected].number}
             found.append(Finding("robot.motor.model", "error", text, evidence=evidence, fix=fix))
     answering = [name for name, number in present.items() if number is not None]
-    return found + check_health(arm, bus, answering)
+    return found + check_drive_modes(arm, bus, answering) + check_health(arm, bus, answering)
+
+
+def check_drive_modes(arm: str, bus, names: list[str]) -> list[Finding]:
+    """Servos whose Drive_Mode gives another meaning to what is written to them."""
+    found = []
+    for name, mode in zip(names, bus.read("Drive_Mode", names).tolist() if names else [], strict=True):
+        odd = [meaning for bit, meaning in ODD_DRIVE_MODES.items() if mode & bit]
+        if odd:
+            text = f"{arm}: motor '{name}' has Drive_Mode {mode}: {'; '.join(odd)}."
+            fix = f"with torque off, write {mode & ~sum(ODD_DRIVE_MODES)} to its Drive_Mode (Dynamixel Wizard)"
+            found.append(
+                Finding("robot.motor.drive_mode", "error", text, evidence={"motor": name, "mode": mode}, fix=fix)
+            )
+    return found
 
 
 def _silent_bus(arm: str, bus) -> Finding:
@@ -84,14 +103,40 @@ def check_calibration(arm: str, path: Path, bus) -> list[Finding]:
         text = f"{arm} is not calibrated; this is done by hand at the start."
         return [Finding("robot.calibration.missing", "warning", text, where, fix=fix)]
     try:
-        load_calibration(path, bus.motors)
+        calibration = load_calibration(path, bus.motors)
     except ValueError as e:
         return [Finding("robot.calibration.broken", "error", str(e), where, fix=fix)]
+    found = _check_offsets(arm, bus, calibration, where, fix) if bus.is_connected else []
     days = (time.time() - path.stat().st_mtime) / DAY_S
     if days > OLD_CALIBRATION_DAYS:
         text = f"{arm} was calibrated {days:.0f} days ago."
-        return [Finding("robot.calibration.old", "info", text, where, {"days": round(days, 1)}, fix)]
-    return []
+        found.append(Finding("robot.calibration.old", "info", text, where, {"days": round(days, 1)}, fix))
+    return found
+
+
+def _check_offsets(arm: str, bus, calibration: dict[str, list], where: Where, fix: str) -> list[Finding]:
+    """Whether the motors hold the homing offsets of a newer file; an older one knows nothing of them."""
+    from lerobot.common.robot_devices.motors.calibration import DEGREE, LINEAR
+
+    try:
+        stored = dict(zip(bus.motor_names, bus.read("Homing_Offset").tolist(), strict=True))
+    except ConnectionError:
+        return []  # told by the check of the motors
+    rows = {name: i for i, name in enumerate(calibration["motor_names"])}
+    legacy = {name: calibration["calib_mode"][rows[name]] in (DEGREE, LINEAR) for name in stored}
+    wrong = {n: v for n, v in stored.items() if not legacy[n] and v != calibration["homing_offset"][rows[n]]}
+    found = []
+    if wrong:
+        text = f"{arm}: the motors store other homing offsets than the calibration file: {wrong}."
+        fix = f"write the file to the motors with the program that made it (lerobot-calibrate, Enter), or {fix}"
+        found.append(Finding("robot.calibration.motors", "error", text, where, {"stored": wrong}, fix))
+    shifted = {name: value for name, value in stored.items() if legacy[name] and value}
+    if shifted:
+        text = f"{arm}: motors shift their positions by {shifted} steps, as newer releases set them."
+        evidence = {"stored": shifted}
+        fix = f"if this was done after the calibration, calibrate again: {fix}"
+        found.append(Finding("robot.calibration.shifted", "warning", text, where, evidence, fix))
+    return found
 
 
 def check_camera(name: str, camera) -> list[Finding]:
@@ -141,6 +186,36 @@ def recorded_units(stated: str | None, action: dict, stats: dict[str, Any]) -> s
     return "legacy" if names and all(str(name).startswith(arms) for name in names) else None
 
 
+def plain_joint(name: str) -> str:
+    """A joint's name without what the two generations of datasets add: `main_gripper` and `gripper.pos`."""
+    return str(name).removeprefix("main_").removesuffix(".pos")
+
+
+def check_joints(ours: list[str], action: dict, what: str) -> list[Finding]:
+    """Whether recorded actions (their entry in a dataset's features; may be empty) have the robot's joints in order."""
+    theirs = action.get("names") or []
+    theirs = [name for group in theirs.values() for name in group] if isinstance(theirs, dict) else list(theirs)
+    count = action["shape"][0] if action else len(ours)
+    mine, recorded = [plain_joint(name) for name in ours], [plain_joint(name) for name in theirs]
+    if count != len(mine):
+        text = f"The actions of the {what} have {count} joints, the robot {len(mine)}."
+    elif len(recorded) != count or set(recorded) != set(mine) or recorded == mine:
+        return []  # without names that both know, there is nothing to compare
+    else:
+        text = f"The {what} orders the joints {', '.join(recorded)}, the robot {', '.join(mine)}."
+    fix = "name the motors in the order of the recording (--robot.follower_arms)"
+    return [Finding("robot.joints", "error", text, Where(feature="action"), {"robot": mine, what: recorded}, fix)]
+
+
+def check_actions(actions, low, high) -> list[Finding]:
+    """Whether recorded actions (T, A) are numbers that this arm can reach."""
+    if not np.isfinite(actions).all():
+        where = int(np.argwhere(~np.isfinite(actions))[0, 0])
+        text = f"The recorded action of frame {where} is not finite."
+        return [Finding("robot.actions.finite", "error", text, Where(frame=where), fix="choose another episode")]
+    return _check_ranges({"min": actions.min(axis=0), "max": actions.max(axis=0)}, low, high, "recorded")
+
+
 def check_units(ours: str, theirs: str, what: str) -> list[Finding]:
     """Whether joint values mean the same on both sides."""
     if ours == theirs:
@@ -171,20 +246,25 @@ def check_policy_fits(config, robot_features: dict, statistics: dict[str, Any], 
             )
             fix = "set the camera's width and height to those of the recording"
             found.append(Finding("robot.policy.picture_size", "warning", text, Where(feature=key), fix=fix))
-    return found + _check_ranges(statistics.get("action", {}), low, high)
+    for key in ("action", "observation.state"):
+        bad = [name for name, value in statistics.get(key, {}).items() if not np.isfinite(value).all()]
+        if bad:
+            text = f"The checkpoint's statistics of '{key}' are not finite ({', '.join(bad)})."
+            found.append(Finding("robot.policy.statistics", "error", text, Where(feature=key), fix="train it again"))
+    return found + _check_ranges(statistics.get("action", {}), low, high, "checkpoint's")
 
 
-def _check_ranges(action: dict[str, Any], low, high) -> list[Finding]:
-    """Actions of a checkpoint that leave the arm's range, or use so little of it that other units are likely."""
+def _check_ranges(action: dict[str, Any], low, high, whose: str) -> list[Finding]:
+    """Actions whose smallest and largest values leave the arm's range by far."""
     if "min" not in action or "max" not in action:
         return []
     least, most = [float(v) for v in action["min"]], [float(v) for v in action["max"]]
     if len(least) != len(low):
         return []
-    evidence = {"checkpoint": [least, most], "arm": [list(map(float, low)), list(map(float, high))]}
-    outside = [i for i in range(len(low)) if least[i] < low[i] - 30 or most[i] > high[i] + 30]
+    evidence = {"actions": [least, most], "arm": [list(map(float, low)), list(map(float, high))]}
+    outside = [i for i in range(len(low)) if least[i] < low[i] - FAR_OUTSIDE or most[i] > high[i] + FAR_OUTSIDE]
     if outside:
-        text = f"The checkpoint's actions leave the arm's range at the joints {outside}: other units or another arm."
+        text = f"The {whose} actions leave the arm's range at the joints {outside}: other units or another arm."
         fix = "use the calibration of the recording; a newer recording (-100..100) needs its own calibration file"
         return [Finding("robot.policy.units", "error", text, evidence=evidence, fix=fix)]
     return []

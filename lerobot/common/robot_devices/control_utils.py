@@ -169,7 +169,7 @@ def control_loop(
     shown = _Viewer() if display_data and not is_headless() else None
     clock, end = robot.clock, float("inf") if control_time_s is None else control_time_s
     robot.set_rate(fps)
-    robot.engage()
+    robot.resume()
     start, watched, checked = clock.now(), False, time.monotonic()
     due = start
     try:

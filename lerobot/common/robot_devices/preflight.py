@@ -13,11 +13,14 @@ from lerobot.common.checks import camera_ghost as ghost
 from lerobot.common.checks.finding import Finding, by_severity
 from lerobot.common.checks.robot import (
     DAY_S,
+    check_actions,
     check_camera,
     check_dataset_fits,
+    check_joints,
     check_policy_fits,
     check_task,
     check_units,
+    recorded_units,
 )
 from lerobot.common.robot_devices.motors.calibration import load_calibration
 
@@ -34,6 +37,9 @@ class Plan:
     policy_config: Any = None
     statistics: dict[str, Any] = field(default_factory=dict)  # of the checkpoint
     policy_units: str | None = None
+    policy_actions: dict[str, Any] = field(default_factory=dict)  # the feature `action` that it was trained on
+    replayed: Any = None  # recorded actions float (T, A), and
+    replayed_meta: Any = None  # what their dataset says about them
     known_tasks: list[str] = field(default_factory=list)
     task: str | None = None
     overlay_dir: Path | None = None
@@ -59,20 +65,55 @@ def preflight(robot, plan: Plan) -> tuple[list[tuple[str, str]], list[Finding]]:
         findings += check_dataset_fits(robot.features, robot.robot_type, fps, robot.units, meta)
     if plan.policy_config is not None:
         findings += _policy(robot, plan, rows)
-    return rows, findings
+    if plan.replayed is not None:
+        findings += _replay(robot, plan, rows)
+    return rows, findings + _envelope(robot, rows)
+
+
+def _envelope(robot, rows: list[tuple[str, str]]) -> list[Finding]:
+    """The limits that the run will keep to; a dataset that they cannot be learned from is a finding."""
+    config = robot.envelope_config
+    source = f"learned from {config.dataset_root}" if config.dataset_root else "the arm's own limits"
+    rows.append(("safety", source if robot.safety else "OFF: only targets that are no numbers are refused"))
+    found = []
+    for name, bus in robot.follower_arms.items():
+        if bus.calibration is not None and robot.safety:
+            try:
+                robot.learn_limits(name, bus)
+            except (ValueError, OSError) as e:
+                fix = "another --envelope.dataset_root, or none"
+                found.append(Finding("robot.envelope", "error", f"{name}_follower: {e}", fix=fix))
+    return found
+
+
+def _range(robot) -> tuple[np.ndarray, np.ndarray] | None:
+    """Lowest and highest value of every joint of the followers, (A,) each; None while one is not calibrated."""
+    bounds = [robot._mechanical(bus) for bus in robot.follower_arms.values() if bus.calibration is not None]
+    if len(bounds) < len(robot.follower_arms):
+        return None
+    return tuple(np.concatenate([pair[i] for pair in bounds]) for i in (0, 1))
+
+
+def _replay(robot, plan: Plan, rows: list[tuple[str, str]]) -> list[Finding]:
+    meta = plan.replayed_meta
+    rows.append(("replay", f"{len(plan.replayed)} frames at {plan.fps} fps of {meta.root}"))
+    action = meta.features["action"]
+    units = recorded_units(meta.info.get("units"), action, meta.stats) or "legacy"
+    findings = check_units(robot.units, units, "dataset")
+    findings += check_joints(robot.motor_features["action"]["names"], action, "dataset")
+    bounds = _range(robot)
+    return findings + (check_actions(plan.replayed, *bounds) if bounds and not findings else [])
 
 
 def _policy(robot, plan: Plan, rows: list[tuple[str, str]]) -> list[Finding]:
     config = plan.policy_config
     needs = ", ".join([*config.input_features, *config.output_features])
     rows.append(("policy", f"{config.type} {config.pretrained_path}: {needs}"))
-    bounds = [robot._mechanical(bus) for bus in robot.follower_arms.values() if bus.calibration is not None]
-    findings = []
-    if len(bounds) == len(robot.follower_arms):
-        low, high = (np.concatenate([pair[i] for pair in bounds]) for i in (0, 1))
-        findings += check_policy_fits(config, robot.features, plan.statistics, low, high)
+    bounds = _range(robot)
+    findings = check_policy_fits(config, robot.features, plan.statistics, *bounds) if bounds else []
     if plan.policy_units is not None:
         findings += check_units(robot.units, plan.policy_units, "checkpoint")
+    findings += check_joints(robot.motor_features["action"]["names"], plan.policy_actions, "checkpoint's training")
     references = ghost.load_references(config.pretrained_path) if config.pretrained_path else {}
     live = {name: c.read_latest() for name, c in robot.cameras.items() if c.is_connected and c.age_ms < 1e9}
     findings += ghost.check_cameras(live, references)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lerobot.common.checks.robot import check_units, recorded_units
+from lerobot.common.checks.robot import recorded_units
 from lerobot.common.constants import HF_LEROBOT_HOME
 from lerobot.common.robot_devices.coach import review_episode
 from lerobot.common.robot_devices.control_configs import (
@@ -38,6 +38,7 @@ from lerobot.common.utils.io_utils import write_text
 DEFAULT_FPS = 30
 REPORT_NAME = "control_report.jsonl"  # beside the dataset's folder: one line per episode
 ALIGN_SPEED = 45.0  # joint units per second on the way to a replay's first frame
+GLIDE_PEAK = 1.5  # fastest over mean speed of a glide
 
 
 def calibrate(robot, cfg: CalibrateControlConfig) -> None:
@@ -311,6 +312,7 @@ def _plan(cfg: RecordControlConfig, dataset, policy: PolicyRunner | None, fps: f
         trained_on = (read_record(cfg.policy.pretrained_path) or {}).get("dataset", {})
         action = trained_on.get("features", {}).get("action", {})
         plan.policy_units = recorded_units(trained_on.get("units"), action, trained_on.get("stats", {}))
+        plan.policy_actions = action
         plan.known_tasks = trained_on.get("tasks", [])
         plan.overlay_dir = Path("outputs/ghost") / cfg.repo_id.split("/")[1]
     return plan
@@ -336,7 +338,10 @@ def replay(robot, cfg: ReplayControlConfig) -> None:
     fps = cfg.fps or dataset.fps
     if robot.cameras:
         robot.cameras = {}  # nothing is looked at
-    prepare_replay(robot, dataset, fps, cfg)
+    prepare(robot, Plan(fps=fps, replayed=actions.numpy(), replayed_meta=dataset.meta))
+    if hasattr(robot, "reset_scene"):
+        seed = dataset.meta.info.get("sim", {}).get("seed")
+        robot.reset_scene(robot.seed if seed is None else seed + cfg.episode)
     _glide_to(robot, actions[0].numpy())
     robot.set_rate(fps)
     log_say("Replaying episode", cfg.play_sounds, blocking=True)
@@ -350,31 +355,18 @@ def replay(robot, cfg: ReplayControlConfig) -> None:
     logging.info("Replayed %d frames: %s", len(actions), pace.summary())
 
 
-def prepare_replay(robot, dataset, fps: float, cfg: ReplayControlConfig) -> None:
-    """`prepare`, comparing joints and units, not cameras."""
-    meta = dataset.meta
-    units = recorded_units(meta.info.get("units"), meta.features["action"], meta.stats) or "legacy"
-    mismatch = check_units(robot.units, units, "dataset")
-    if mismatch:
-        raise ValueError(mismatch[0].message + " " + mismatch[0].fix)
-    names = dataset.features["action"]["shape"]
-    if tuple(names) != tuple(robot.motor_features["action"]["shape"]):
-        raise ValueError(
-            f"The dataset's actions have {names[0]} joints, the robot {robot.motor_features['action']['shape'][0]}."
-        )
-    prepare(robot, Plan(fps=fps))
-    if hasattr(robot, "reset_scene"):
-        seed = dataset.meta.info.get("sim", {}).get("seed")
-        robot.reset_scene(robot.seed if seed is None else seed + cfg.episode)
-
-
 def _glide_to(robot, target: np.ndarray) -> None:
-    first, targets, longest = 0, {}, 0.0
+    """Move the followers slowly to recorded joint values (A,), within the envelope's range and speed."""
+    first, targets, seconds = 0, {}, 0.0
     for name, bus in robot.follower_arms.items():
-        targets[name] = target[first : first + len(bus.motors)]
-        longest = max(longest, float(np.abs(targets[name] - robot.envelopes[name].commanded).max()))
+        limits, start = robot.envelopes[name].limits, robot.envelopes[name].commanded
+        # Where the arm lies, it may lie outside of the range already.
+        low, high = np.minimum(limits.low, start), np.maximum(limits.high, start)
+        targets[name] = np.clip(target[first : first + len(bus.motors)], low, high)
+        speed = np.minimum(limits.speed, ALIGN_SPEED)
+        seconds = max(seconds, float((GLIDE_PEAK * np.abs(targets[name] - start) / speed).max()))
         first += len(bus.motors)
-    robot.glide(targets, 1.5 * longest / ALIGN_SPEED)
+    robot.glide(targets, seconds)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import numpy as np
 
 RANGE, SPEED, ACCELERATION, RAMP, REFUSED, MISSED = "range", "speed", "acceleration", "ramp", "refused", "missed_tick"
 SHORTEST_TICK = 1e-3  # seconds
+MOST_CURRENT = 1750  # milliampere, Current_Limit of an XL330
 SLACK = 1e-3  # of a limit: float32 recordings of a motion at the limit pass
 
 
@@ -44,10 +45,15 @@ class EnvelopeConfig:
 
     def __post_init__(self):
         for name in ("max_speed", "max_acceleration", "ramp_speed", "hold_after_s", "release_after_s", "landing_s"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"--envelope.{name}={getattr(self, name)}: expected a positive number.")
-        if self.margin < 0:
-            raise ValueError(f"--envelope.margin={self.margin}: expected 0 or more.")
+        for name in ("margin", "ramp_from"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"--envelope.{name}={getattr(self, name)}: expected 0 or more.")
+        if self.max_refused < 1:
+            raise ValueError(f"--envelope.max_refused={self.max_refused}: expected at least 1.")
+        if not 1 <= self.gripper_current <= MOST_CURRENT:
+            raise ValueError(f"--envelope.gripper_current={self.gripper_current}: expected 1 to {MOST_CURRENT} mA.")
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,21 @@ class JointLimits:
     speed: tuple[float, ...]
     acceleration: tuple[float, ...]
     source: str
+
+    def __post_init__(self):
+        rows = zip(self.names, self.low, self.high, self.speed, self.acceleration, strict=True)
+        for name, low, high, speed, acceleration in rows:
+            if not all(map(math.isfinite, (low, high, speed, acceleration))):
+                raise ValueError(f"The limits of joint '{name}' ({self.source}) are not finite: {low} to {high}.")
+            if low > high:
+                raise ValueError(
+                    f"The limits of joint '{name}' ({self.source}) are reversed: {low:.1f} to {high:.1f}. What was "
+                    "recorded lies outside of what the arm can reach: other units, or another arm's calibration."
+                )
+            if speed <= 0 or acceleration <= 0:
+                raise ValueError(
+                    f"Joint '{name}' ({self.source}) has the speed {speed}, the acceleration {acceleration}."
+                )
 
     @classmethod
     def of_arm(cls, names: Sequence[str], low, high, config: EnvelopeConfig) -> JointLimits:
@@ -78,16 +99,24 @@ class JointLimits:
         margin: float,
         joints: Sequence[str] | None = None,
         first: int = 0,
+        units: str | None = None,
     ) -> JointLimits:
         """What the recorded actions did, with a margin, inside the mechanical range; ValueError if it does not fit.
 
         For one of several arms, `joints` are the names of the robot's whole action vector, as `left_gripper`, and
-        `first` is where this arm's begin in it.
+        `first` is where this arm's begin in it. `units` are the robot's; a dataset in others is refused.
         """
+        from lerobot.common.checks.robot import check_units, recorded_units
         from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 
         dataset = LeRobotDataset(None, root=root, download_videos=False)
+        meta = dataset.meta
+        recorded = recorded_units(meta.info.get("units"), meta.features["action"], meta.stats)
+        if units and recorded and (mismatch := check_units(units, recorded, "dataset")):
+            raise ValueError(f"--envelope.dataset_root={root}: {mismatch[0].message} {mismatch[0].fix}")
         actions = dataset.table["action"].numpy().astype(np.float64)
+        if not np.isfinite(actions).all():
+            raise ValueError(f"--envelope.dataset_root={root}: it holds actions that are not finite.")
         joints = list(names) if joints is None else list(joints)
         if actions.shape[1] != len(joints):
             raise ValueError(
@@ -112,9 +141,11 @@ class JointLimits:
 
 def _columns(action: dict, joints: list[str], first: int, count: int) -> list[int]:
     """Where the joints `first` to `first + count` of the robot stand in recorded actions: by name, else by place."""
+    from lerobot.common.checks.robot import plain_joint
     from lerobot.common.evaluation.open_loop import joint_names
 
-    recorded, places = joint_names(action), list(range(first, first + count))
+    recorded, places = [plain_joint(name) for name in joint_names(action)], list(range(first, first + count))
+    joints = [plain_joint(name) for name in joints]
     if set(recorded) != set(joints):
         return places
     return [recorded.index(joints[place]) for place in places]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lerobot.common.robot_devices.motors.control_table import HALF_TURN, HALF_TURN_DEGREES, RESOLUTION
+from lerobot.common.robot_devices.motors.control_table import HALF_TURN, HALF_TURN_DEGREES, MOST_STEPS, RESOLUTION
 from lerobot.common.utils.io_utils import write_text
 
 LEGACY_KEYS = ("homing_offset", "drive_mode", "start_pos", "end_pos", "calib_mode", "motor_names")
@@ -71,8 +71,13 @@ def _to_range(raw: np.float32, mode: str, low: int, high: int) -> np.float32:
 
 
 def to_raw(values: np.ndarray, names: list[str], calibration: Calibration) -> np.ndarray:
-    """Joint values (J,) as servo steps, int32 (J,); an array of integers is truncated on the way, as in LeRobot 0.1."""
+    """Joint values (J,) as servo steps, int32 (J,); an array of integers is truncated on the way, as in LeRobot 0.1.
+
+    ValueError for a value that is not finite or beyond the servo's count of turns: as a number of steps it would be
+    a motion.
+    """
     values = np.array(values)
+    require_finite(values, names)
     for i, name in enumerate(names):
         index = calibration["motor_names"].index(name)
         mode = calibration["calib_mode"][index]
@@ -84,7 +89,18 @@ def to_raw(values: np.ndarray, names: list[str], calibration: Calibration) -> np
         else:
             start, end = calibration["start_pos"][index], calibration["end_pos"][index]
             values[i] = _from_range(float(values[i]), mode, start, end)
-    return np.round(values).astype(np.int32)
+    steps = np.round(values)
+    if (np.abs(steps.astype(np.float64)) > MOST_STEPS).any():
+        far = {name: float(step) for name, step in zip(names, steps, strict=True) if abs(float(step)) > MOST_STEPS}
+        raise ValueError(f"Goals of {far} steps: a servo counts to {MOST_STEPS}. Nothing was sent.")
+    return steps.astype(np.int32)
+
+
+def require_finite(values: np.ndarray, names: list[str]) -> None:
+    """ValueError that names the motors whose value is not a number."""
+    bad = [name for name, value in zip(names, values.tolist(), strict=True) if not math.isfinite(value)]
+    if bad:
+        raise ValueError(f"The values for {', '.join(bad)} are not finite ({values.tolist()}). Nothing was sent.")
 
 
 def _from_range(value: float, mode: str, start: int, end: int) -> float:
@@ -182,12 +198,25 @@ def _check(calibration: Calibration, motors: dict[str, tuple[int, str]], path) -
     for key in LEGACY_KEYS:
         if len(calibration[key]) != len(names):
             raise _bad(path, f"{key} has {len(calibration[key])} entries for {len(names)} motors")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise _bad(path, f"it names the motors {repeated} twice")
     for i, name in enumerate(names):
-        mode = calibration["calib_mode"][i]
-        if mode not in MODES:
-            raise _bad(path, f"motor '{name}' has calib_mode '{mode}', expected one of {', '.join(MODES)}")
-        if mode not in (DEGREE, DEGREES) and calibration["start_pos"][i] == calibration["end_pos"][i]:
-            raise _bad(path, f"motor '{name}' has no range (start_pos equals end_pos)")
+        _check_motor(name, {key: calibration[key][i] for key in LEGACY_KEYS}, path)
+
+
+def _check_motor(name: str, entry: dict[str, Any], path) -> None:
+    mode, start, end = entry["calib_mode"], entry["start_pos"], entry["end_pos"]
+    if mode not in MODES:
+        raise _bad(path, f"motor '{name}' has calib_mode '{mode}', expected one of {', '.join(MODES)}")
+    for key in ("homing_offset", "drive_mode", "start_pos", "end_pos"):
+        if isinstance(entry[key], bool) or not isinstance(entry[key], int):
+            raise _bad(path, f"motor '{name}' has {key} {entry[key]!r}, expected a whole number")
+    if entry["drive_mode"] not in (0, 1):
+        raise _bad(path, f"motor '{name}' has drive_mode {entry['drive_mode']}, expected 0 or 1 (inverted)")
+    if mode not in (DEGREE, DEGREES) and start == end:
+        raise _bad(path, f"motor '{name}' has no range (start_pos equals end_pos)")
+    if mode in (RANGE_M100_100, RANGE_0_100, DEGREES) and start > end:
+        raise _bad(path, f"motor '{name}' has a reversed range ({start} to {end})")
 
 
 def _bad(path, problem: str) -> ValueError:

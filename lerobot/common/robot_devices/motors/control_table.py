@@ -62,6 +62,7 @@ CONTROL_TABLE: dict[str, tuple[int, int]] = {  # name: (address, bytes)
     "Present_Input_Voltage": (144, 2),
     "Present_Temperature": (146, 1),
 }
+MOST_STEPS = 1_048_575  # of a goal, either way: 256 turns
 EEPROM_END = 64  # addresses below are writable only while torque is off
 FEEDBACK = (116, 147)  # the block from Goal_Position on has no gaps: any part of it can be read at once
 TABLE_SIZE = 147

@@ -14,6 +14,7 @@ from lerobot.common.robot_devices.motors.calibration import (
     Calibration,
     JointOutOfRangeError,
     corrected_for_turns,
+    require_finite,
     shift_turns,
     to_joint_values,
     to_raw,
@@ -203,13 +204,15 @@ class DynamixelMotorsBus:
         """Set a register of the named motors to a number or one number each.
 
         A scalar is truncated to a whole number, as in LeRobot 0.1. Goals go out unacknowledged; any other register is
-        acknowledged per motor, and RuntimeError says which motor refused.
+        acknowledged per motor, and RuntimeError says which motor refused. ValueError for values that are not finite.
         """
         start = time.perf_counter()
         names = self._names(motor_names)
         if isinstance(values, (int, float, np.integer, np.floating)):
+            require_finite(np.array([values] * len(names)), names)
             values = [int(values)] * len(names)
         values = np.array(values)
+        require_finite(values, names)
         if data_name in CALIBRATED and self.calibration is not None:
             values = to_raw(values, names, self.calibration)
         self.write_with_motor_ids(self._models(names), self._ids(names), data_name, values.tolist())

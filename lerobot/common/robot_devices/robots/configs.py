@@ -1,6 +1,7 @@
 """Configurations of robots."""
 
 import abc
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +61,15 @@ class ManipulatorRobotConfig(RobotConfig):
     mock: bool = False  # simulated servos and noise pictures instead of devices
 
     def __post_init__(self):
+        most = self.max_relative_target
+        for value in most if isinstance(most, list) else [] if most is None else [most]:
+            if not 0 < value < math.inf:
+                raise ValueError(f"--robot.max_relative_target={most}: expected positive numbers.")
+        rest = self.gripper_open_degree
+        if rest is not None and not MECHANICAL_LOW[-1] <= rest <= MECHANICAL_HIGH[-1]:
+            raise ValueError(
+                f"--robot.gripper_open_degree={rest}: expected {MECHANICAL_LOW[-1]:.0f} to {MECHANICAL_HIGH[-1]:.0f}."
+            )
         for arm in self.follower_arms.values():
             if isinstance(self.max_relative_target, list) and len(self.max_relative_target) != len(arm.motors):
                 raise ValueError(

@@ -46,8 +46,10 @@ from lerobot.common.robot_devices.utils import DeviceAlreadyConnectedError, Devi
 
 KOCH_PRESET = {"Position_P_Gain": 1500, "Position_I_Gain": 0, "Position_D_Gain": 600}  # elbow_flex
 FPS = 30
+SAG = 10.0  # joint units between command and position of an arm that holds still
 OUTSIDE = 20.0  # degrees beyond the mechanical range at which a pose cannot be believed
 PROFILE_ROOM = 1.5  # the servo's own speed limit over the envelope's
+TORQUE_S = 1.0  # between two looks at whether the servos are still energised
 WATCHDOG_S = 2.5  # the servos stop by themselves after this long without an instruction (2.54 is their most)
 
 
@@ -72,6 +74,7 @@ class ManipulatorRobot:
         self.findings: list[Finding] = []
         self.logs: dict = {}
         self._watched, self._last_command = False, 0.0
+        self._torque_seen: dict[str, float] = {}  # arm -> when its torque was last looked at, by the robot's clock
 
     # -- what it has ---------------------------------------------------------------------------------------------
 
@@ -245,18 +248,20 @@ class ManipulatorRobot:
             for register, value in KOCH_PRESET.items():
                 bus.write(register, value, "elbow_flex")
 
-    def _make_envelope(self, name: str, bus: DynamixelMotorsBus) -> None:
+    def learn_limits(self, name: str, bus: DynamixelMotorsBus) -> JointLimits:
+        """The limits of a calibrated follower, from the dataset that is named or from the arm; ValueError."""
         low, high = self._mechanical(bus)
         config = self.envelope_config
-        if config.dataset_root:
-            joints = self.motor_features["action"]["names"]
-            first = joints.index(f"{name}_{bus.motor_names[0]}")
-            names, root = bus.motor_names, config.dataset_root
-            limits = JointLimits.of_dataset(root, names, low, high, config.margin, joints, first)
-        else:
-            limits = JointLimits.of_arm(bus.motor_names, low, high, config)
+        if not config.dataset_root:
+            return JointLimits.of_arm(bus.motor_names, low, high, config)
+        joints = self.motor_features["action"]["names"]
+        first = joints.index(f"{name}_{bus.motor_names[0]}")
+        names, root = bus.motor_names, config.dataset_root
+        return JointLimits.of_dataset(root, names, low, high, config.margin, joints, first, self.units)
+
+    def _make_envelope(self, name: str, bus: DynamixelMotorsBus) -> None:
         kind = SafetyEnvelope if self.safety else Unlimited
-        self.envelopes[name] = kind(limits, 1 / FPS, config)
+        self.envelopes[name] = kind(self.learn_limits(name, bus), 1 / FPS, self.envelope_config)
         self.resting[name] = bus.read("Present_Position")
         self.envelopes[name].engage(self.resting[name])
 
@@ -301,6 +306,12 @@ class ManipulatorRobot:
         """Start a motion from where the followers are."""
         for name, bus in self.follower_arms.items():
             self.envelopes[name].engage(bus.read("Present_Position"))
+
+    def resume(self) -> None:
+        """Start a motion from the last commands, below which a loaded arm hangs; `engage` if it is elsewhere."""
+        for name, bus in self.follower_arms.items():
+            present, commanded = bus.read("Present_Position"), self.envelopes[name].commanded
+            self.envelopes[name].engage(commanded if np.abs(present - commanded).max() < SAG else present)
 
     def leader_positions(self) -> dict[str, np.ndarray]:
         """Joint values of each leader."""
@@ -359,6 +370,7 @@ class ManipulatorRobot:
         if self._watched and start - self._last_command > WATCHDOG_S:
             self.watch(True)  # a long inference: the servos have stopped and are told to listen again
         self._last_command = start
+        self._require_torque(name, bus)
         goal = self.envelopes[name].limit(target, self.clock.now())
         if self.config.max_relative_target is not None:
             goal = ensure_safe_goal_position(goal, bus.read("Present_Position"), self.config.max_relative_target)
@@ -369,6 +381,19 @@ class ManipulatorRobot:
             raise ConnectionError(f"Hardware error of {bus.alerts} on {name}_follower: {self._errors(bus)}")
         self.logs[f"write_follower_{name}_goal_pos_dt_s"] = time.perf_counter() - start
         return goal
+
+    def _require_torque(self, name: str, bus: DynamixelMotorsBus) -> None:
+        """Once a second: a servo that restarted is limp, and has lost its speed and current limits."""
+        now = self.clock.now()
+        if now - self._torque_seen.get(name, -TORQUE_S) < TORQUE_S:
+            return
+        self._torque_seen[name] = now
+        limp = [motor for motor, on in zip(bus.motors, bus.read("Torque_Enable"), strict=True) if not on]
+        if limp:
+            raise ConnectionError(
+                f"{name}_follower: the torque of {', '.join(limp)} is off, though it was switched on: the servo "
+                f"restarted (its supply dipped, or a plug is loose) or gave up ({self._errors(bus) or 'no error'})."
+            )
 
     def _errors(self, bus: DynamixelMotorsBus) -> str:
         with contextlib.suppress(ConnectionError):
@@ -393,13 +418,15 @@ class ManipulatorRobot:
             if self.supervision is not None:
                 self.supervision.beat()
             self.clock.wait(1 / FPS)
-        self.engage()
+        for name, target in targets.items():
+            self.envelopes[name].engage(target)
+        self.resume()
 
     def land(self) -> None:
         """Move the followers to where they lay before torque was switched on."""
         if self.is_connected and self.resting:
             self.watch(False)
-            self.engage()
+            self.resume()
             self.glide(self.resting, self.envelope_config.landing_s)
 
     # -- the end -------------------------------------------------------------------------------------------------

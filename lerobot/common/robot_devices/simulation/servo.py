@@ -13,6 +13,7 @@ from lerobot.common.robot_devices.motors.control_table import (
     EEPROM_END,
     EXTENDED_POSITION_MODE,
     MODELS,
+    MOST_STEPS,
     POSITION_MODE,
     RESOLUTION,
     SIGNED,
@@ -55,7 +56,6 @@ FACTORY = {
 }
 CURRENT_LIMIT = 1750
 WATCHDOG_TRIPPED = 0xFF
-MOST_STEPS = 1_048_575
 VOLTAGE_BIT, HEAT_BIT, OVERLOAD_BIT = 0, 2, 5
 FASTEST = 360.0 * STEPS_PER_DEGREE  # steps per second of an unloaded motor
 REGISTER_AT = {address: (name, size) for name, (address, size) in CONTROL_TABLE.items()}

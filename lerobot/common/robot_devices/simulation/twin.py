@@ -115,13 +115,15 @@ class Twin:
         return self.state()
 
     def fault(self, kind: str, arm: str = "follower", motor: int = 1, value: float = 0.0) -> tuple[dict, bytes]:
-        """Inject one: vanish, return, trip (bit), volts, slip (turns) or unplug."""
+        """Inject one: vanish, return, restart, trip (bit), volts, slip (turns) or unplug."""
         index = ("follower", "leader").index(arm)
         servo = self.buses[index].servos[motor - 1]
         if kind in ("vanish", "return"):
             servo.muted = kind == "vanish"
         elif kind == "unplug":
             self.server.unplug(index)
+        elif kind == "restart":
+            servo.reboot()
         else:
             {"trip": servo.trip, "volts": servo.set_volts, "slip": servo.slip}[kind](
                 value if kind == "volts" else int(value)
