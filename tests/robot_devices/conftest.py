@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from lerobot.common.robot_devices.motors import dynamixel_port
 from lerobot.common.robot_devices.motors.configs import DynamixelMotorsBusConfig
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, koch_motors
@@ -21,6 +22,13 @@ def quick_thread_switches():
     sys.setswitchinterval(2e-4)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.fixture(autouse=True)
+def servos_on_a_busy_machine(request, monkeypatch):
+    # A servo that is a thread or a process may wait longer for the processor than the SDK waits for an answer.
+    marker = request.node.get_closest_marker("patience")
+    monkeypatch.setattr(dynamixel_port, "PATIENCE_S", marker.args[0] if marker else 0.5)
 
 
 @pytest.fixture

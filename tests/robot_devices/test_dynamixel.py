@@ -92,6 +92,7 @@ def test_connecting_twice_or_not_at_all(arm):
         arm.read("ID")
 
 
+@pytest.mark.patience(0)
 @pytest.mark.parametrize("kind", ["lost", "corrupt", "duplicate"])
 def test_faults_are_retried_counted_and_never_change_a_value(arm, kind):
     arm.write("Operating_Mode", 4)
@@ -105,6 +106,7 @@ def test_faults_are_retried_counted_and_never_change_a_value(arm, kind):
     assert kind == "duplicate" or arm.counters.retries > 0
 
 
+@pytest.mark.patience(0)
 def test_a_late_answer_is_not_taken_for_the_next_one(arm):
     arm.servos[0].set("Goal_Position", 111)
     arm.faults.late, arm.faults.late_s = 0.3, 0.08
@@ -149,6 +151,7 @@ def test_checks_tell_missing_and_wrong_motors_and_low_supply(arm):
     assert codes["robot.motor.missing"].evidence["missing"] == {"gripper": 6}
 
 
+@pytest.mark.patience(0.1)
 def test_another_baud_rate_is_found_and_told(arm):
     for servo in arm.servos:
         servo.set("Baud_Rate", 1)

@@ -25,6 +25,7 @@ def test_a_new_motor_gets_its_id():
 
 
 @needs_sdk
+@pytest.mark.patience(0.2)
 def test_a_motor_fresh_from_the_factory_is_found_at_its_own_rate():
     servo = Servo(1, "xl430-w250")
     servo.set("Baud_Rate", 1)

@@ -29,6 +29,7 @@ STALE_S = 0.25  # an answer later than this does not come
 TAGGED = {116: 0, 132: 1, 126: 2, 144: 3}
 SEND_S = 1.0  # an adapter that takes no byte for this long is gone
 MOST_STALE = 64  # answers to other questions in one transaction, before it counts as lost
+PATIENCE_S = 0.0  # beyond the SDK's about 35 ms for an answer: the tests' servos share the processor with everything
 POLL_S = 0.001  # the SDK polls; letting the serial library wait this long spares the processor
 MOST_BYTES = 255  # asked of the SDK, which would cut a longer reply to the expected size unseen
 CRC_BYTES = 2
@@ -101,6 +102,9 @@ class DynamixelPort:
         except OSError as e:
             raise ConnectionError(_why_not_opened(self.path, e)) from e
         port.ser.timeout, port.ser.write_timeout = POLL_S, SEND_S
+        if PATIENCE_S:
+            by_length = port.setPacketTimeout
+            port.setPacketTimeout = lambda length: _wait_longer(port, by_length, length)
         self._port = port
 
     def close(self) -> None:
@@ -264,6 +268,11 @@ class DynamixelPort:
             f"Port '{self.path}': {lost.reason}{who} after {tries} tries ({what}). Check its cable and power; "
             "the motors before it in the chain still answer."
         )
+
+
+def _wait_longer(port, by_length, length: int) -> None:
+    by_length(length)
+    port.setPacketTimeoutMillis(port.packet_timeout + 1000 * PATIENCE_S)
 
 
 def _lengths(address: int, tag: int) -> list[int]:
