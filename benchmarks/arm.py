@@ -194,11 +194,11 @@ def _kill_once(root: Path, rng: random.Random, policy: str | None) -> tuple[floa
     time.sleep(rng.uniform(0.0, 6.0))
     reports = root.parent / f"{root.name}.control_report.jsonl"
     saved = len(reports.read_text().splitlines()) if reports.exists() else 0
+    start = time.time()
     os.kill(process.pid, signal.SIGKILL)
-    start = time.monotonic()
     process.wait(60.0)
     _wait_for("Torque is off", output, 60.0)
-    landed = time.monotonic() - start
+    landed = output.stat().st_mtime - start  # when the supervisor wrote it, not when this process was given time to see
     return landed, saved, not saved or _whole(root, saved)
 
 

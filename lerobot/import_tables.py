@@ -56,7 +56,6 @@ MODULES = {
     "lerobot.scripts.lerobot_info": "lerobot.scripts.display_sys_info",
     "lerobot.scripts.lerobot_find_port": "lerobot.scripts.find_motors_bus_port",
     "lerobot.scripts.lerobot_find_cameras": "lerobot.scripts.find_cameras",
-    "lerobot.scripts.lerobot_setup_motors": "lerobot.scripts.configure_motor",
     "lerobot.async_inference": "lerobot.common.inference_server",
     "lerobot.async_inference.policy_server": "lerobot.scripts.policy_server",
     "lerobot.async_inference.robot_client": "lerobot.scripts.robot_client",
@@ -332,7 +331,6 @@ ABSENT = {
     "lerobot.rollout": ("lerobot-rollout", "lerobot.scripts.control_robot"),
     "lerobot.scripts.lerobot_rollout": ("lerobot-rollout", "lerobot.scripts.control_robot"),
     "lerobot.scripts.lerobot_find_joint_limits": ("lerobot-find-joint-limits", "lerobot.scripts.lerobot_calibrate"),
-    "lerobot.scripts.lerobot_setup_can": ("lerobot-setup-can", "lerobot.scripts.lerobot_setup_motors"),
     "lerobot.scripts.lerobot_train_tokenizer": (
         "training a FAST tokenizer",
         "lerobot.processor.ActionTokenizerProcessorStep",

@@ -6,10 +6,12 @@ from importlib.util import find_spec
 
 import pytest
 
+from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, LEADER_MODELS
 from lerobot.common.robot_devices.simulation.pty_server import ServoThread
 from lerobot.common.robot_devices.simulation.servo import Servo
 from lerobot.scripts.configure_motor import configure_motor
 from lerobot.scripts.find_motors_bus_port import find_port
+from lerobot.scripts.lerobot_setup_motors import parse, setup_motors
 
 needs_sdk = pytest.mark.skipif(find_spec("dynamixel_sdk") is None, reason="the extra koch is not installed")
 
@@ -41,6 +43,41 @@ def test_several_motors_are_refused():
         pytest.raises(OSError, match="2 motors"),
     ):
         configure_motor(sim.paths[0], "xl330-m288", 3)
+
+
+@needs_sdk
+def test_the_motors_of_an_arm_are_set_up_one_after_the_other():
+    motors = {"gripper": Servo(1, "xl330-m288"), "wrist_roll": Servo(1, "xl330-m288")}
+    waiting, done = list(motors.items()), []
+    with ServoThread([[]]) as sim:
+
+        def connect(prompt):
+            if not waiting:
+                raise EOFError
+            name, servo = waiting.pop(0)
+            assert f"'{name}'" in prompt
+            sim.buses[0].servos[:] = [servo]
+            done.append(servo)
+
+        with pytest.raises(EOFError):
+            setup_motors(sim.paths[0], FOLLOWER_MODELS, connect)
+    assert [servo.motor for servo in done] == [6, 5]
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ([], "Name one arm"),
+        (["--robot.type=koch_follower", "--teleop.type=koch_leader"], "Name one arm"),
+        (["--robot.type=so101_follower", "--robot.port=/dev/a"], "Koch"),
+        (["--teleop.type=koch_leader"], "--teleop.port"),
+        (["--teleop.type=koch_leader", "--teleop.port=/dev/a", "--baud=3"], "--baud"),
+    ],
+)
+def test_setting_up_needs_one_arm_and_its_port(flags, word):
+    with pytest.raises(ValueError, match=word):
+        parse(flags)
+    assert parse(["--teleop.type=koch_leader", "--teleop.port=/dev/a"]) == ("/dev/a", LEADER_MODELS)
 
 
 def test_the_port_that_goes_away_is_the_arm():

@@ -65,7 +65,7 @@ def _silent_bus(arm: str, bus) -> Finding:
         text, fix = f"{arm}: no motor answers on '{bus.port}'.", "switch its power supply on and check the first cable"
     else:
         text = f"{arm}: the motors on '{bus.port}' talk at {rate} baud, the bus at {bus.config.baud_rate}."
-        fix = f"--baud_rate={rate}, or set the motors with lerobot/scripts/configure_motor.py"
+        fix = f"set each motor to {bus.config.baud_rate} baud with lerobot/scripts/configure_motor.py"
     return Finding("robot.bus.silent", "error", text, evidence={"answering_baud_rate": rate}, fix=fix)
 
 

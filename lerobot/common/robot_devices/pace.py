@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 LINE_S = 0.2  # between two live lines
+CLEAR_LINE = "\r\x1b[2K"
 LOG_S = 5.0  # between two lines of the log where there is no terminal
 
 
@@ -48,6 +49,9 @@ class LiveLine:
         self._robot, self._stream, self._budget = robot, stream or sys.stderr, budget
         self._live = self._stream.isatty()
         self._next = 0.0
+        self._handlers = logging.getLogger().handlers if self._live else []
+        for handler in self._handlers:
+            handler.addFilter(self._make_room)
 
     def show(self, pace: Pace) -> None:
         """Draw the line if it is time."""
@@ -57,7 +61,7 @@ class LiveLine:
         self._next = now + (LINE_S if self._live else LOG_S)
         text = self.text(pace)
         if self._live:
-            self._stream.write(f"\r\x1b[2K{text}")
+            self._stream.write(CLEAR_LINE + text)
             self._stream.flush()
         elif pace.periods:
             logging.info("%s", text)
@@ -76,8 +80,19 @@ class LiveLine:
 
     def end(self) -> None:
         """Leave the line standing."""
+        for handler in self._handlers:
+            handler.removeFilter(self._make_room)
+        self._handlers = []
         if self._live:
             self._stream.write("\n")
+            self._stream.flush()
+
+    def _make_room(self, _record) -> bool:
+        """A message of the log takes the place of the line, which comes again below it."""
+        self._stream.write(CLEAR_LINE)
+        self._stream.flush()
+        self._next = 0.0
+        return True
 
 
 def _joints(envelope) -> str:

@@ -1,0 +1,34 @@
+"""The live line, and what the log does to it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from types import SimpleNamespace
+
+from lerobot.common.robot_devices.pace import CLEAR_LINE, LiveLine, Pace
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_message_of_the_log_stands_on_a_line_of_its_own():
+    terminal = Terminal()
+    handler = logging.StreamHandler(terminal)
+    logging.getLogger().addHandler(handler)
+    camera = SimpleNamespace(age_ms=12.0)
+    line, pace = LiveLine(SimpleNamespace(cameras={"laptop": camera}, envelopes={}), terminal), Pace(30)
+    try:
+        line.show(pace)
+        logging.warning("the arm holds")
+        line.show(pace)
+        line.end()
+        logging.warning("over")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    shown = re.sub(f"({re.escape(CLEAR_LINE)})+", "<clear>", terminal.getvalue())  # once per handler of the log
+    assert shown == "<clear>laptop 12 ms<clear>the arm holds\n<clear>laptop 12 ms\nover\n"
+    assert not handler.filters
