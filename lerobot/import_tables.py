@@ -331,6 +331,7 @@ ABSENT = {
     "lerobot.rollout": ("lerobot-rollout", "lerobot.scripts.control_robot"),
     "lerobot.scripts.lerobot_rollout": ("lerobot-rollout", "lerobot.scripts.control_robot"),
     "lerobot.scripts.lerobot_find_joint_limits": ("lerobot-find-joint-limits", "lerobot.scripts.lerobot_calibrate"),
+    "lerobot.scripts.lerobot_setup_can": ("lerobot-setup-can", "lerobot.scripts.lerobot_setup_motors"),
     "lerobot.scripts.lerobot_train_tokenizer": (
         "training a FAST tokenizer",
         "lerobot.processor.ActionTokenizerProcessorStep",
