@@ -16,7 +16,7 @@ from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.scripts.train import train
 
-from .conftest import tiny_config, tiny_policy
+from .conftest import tiny_batch, tiny_config, tiny_policy
 
 TASK = "Put the red cube in the tray."
 RENAMED = {
@@ -242,3 +242,19 @@ def test_an_adapter_is_trained_resumed_and_merged(run, checkpoint, tmp_path):
 def test_adapters_without_a_checkpoint_are_refused(run):
     with pytest.raises(ValueError, match="--peft.*--policy.path"):
         run(*FROM_ZERO, *EVERYTHING, "--peft.r=4")
+
+
+@pytest.mark.parametrize("frozen", [{}, {"freeze_vision_encoder": True, "train_expert_only": True}])
+def test_gradient_checkpointing_changes_no_number(frozen):
+    policy, again = (tiny_policy(**frozen, gradient_checkpointing=flag).train() for flag in (False, True))
+    again.load_state_dict(policy.state_dict())
+    kept = []
+    for one in (policy, again):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            loss, _ = one(tiny_batch(one.config), noise=torch.ones(2, 5, 32), time=torch.tensor([0.2, 0.7]))
+        loss.backward()
+        kept.append(sum(sizes))
+    assert kept[1] < 0.7 * kept[0]
+    for (name, a), b in zip(policy.named_parameters(), again.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None) and (a.grad is None or torch.equal(a.grad, b.grad)), name

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 _bfloat16_scores = False
 LONG = 256  # keys from which scores in bfloat16 pay
@@ -82,3 +84,10 @@ def in_dtype_of(linear: nn.Linear, x: Tensor) -> Tensor:
     device = x.device.type
     autocast = torch.is_autocast_enabled(device)
     return x.to(torch.get_autocast_dtype(device) if autocast else linear.weight.dtype)
+
+
+def checkpointed(wanted: bool, run: Callable, *args):
+    """`run(*args)`; if `wanted`, what the backward pass needs of it is computed again there and not kept."""
+    if wanted and torch.is_grad_enabled():
+        return checkpoint(run, *args, use_reentrant=False)
+    return run(*args)

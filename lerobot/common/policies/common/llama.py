@@ -139,6 +139,34 @@ class TextLayer(nn.Module):
         return y + self.mlp(self.post_attention_layernorm(y))
 
 
+def prefix_layer(
+    layer: TextLayer, hidden: Tensor, table, bias: Tensor, last: bool, past: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(keys, values, hidden) of tokens `(B, N, D)` that attend each other and `P` earlier ones, as `bias` allows.
+
+    Keys, rotated, and values `(B, P + N, kv_heads, head_dim)`; past: those of the earlier tokens. `last`: the layer's
+    output is not needed, `hidden` comes back as it is.
+    """
+    x = layer.begin(hidden)
+    k, v = layer.self_attn.keys_values(x)
+    k = rotate(k, table)
+    if past is not None:
+        k, v = torch.cat([past[0], k], 1), torch.cat([past[1], v], 1)
+    if not last:
+        q = rotate(layer.self_attn.queries(x), table)
+        hidden = layer.finish(hidden, grouped_attention(q, k, v, bias))
+    return k, v, hidden
+
+
+def joint_layer(layer: TextLayer, hidden: Tensor, k: Tensor, v: Tensor, table, bias: Tensor) -> Tensor:
+    """Tokens that attend keys and values of a prefix beside their own."""
+    x = layer.begin(hidden)
+    own_k, own_v = layer.self_attn.keys_values(x)
+    k, v = torch.cat([k, rotate(own_k, table)], 1), torch.cat([v, own_v], 1)
+    q = rotate(layer.self_attn.queries(x), table)
+    return layer.finish(hidden, grouped_attention(q, k, v, bias))
+
+
 def init_normal(module: nn.Module, std: float) -> None:
     """Weights normal(0, std), biases zero, norms one: the fresh state of the published model family."""
     for part in module.modules():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lerobot.common.policies.common.attention import attend, in_dtype_of
+from lerobot.common.policies.common.attention import attend, checkpointed, in_dtype_of
 from lerobot.common.policies.common.packed_linear import linear_gelu, project
 from lerobot.common.policies.common.resnet import ResNet, fast_layout
 
@@ -152,10 +152,11 @@ class VisionModel(nn.Module):
         super().__init__()
         self.embeddings = VisionEmbeddings(config)
         self.encoder = VisionEncoder(config)
+        self.recomputes = False  # layers in the backward pass; while training
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         x, grid = self.embeddings(images)
         for layer in self.encoder.layers:
-            x = layer(x)
+            x = checkpointed(self.recomputes and self.training, layer, x)
         return self.post_layernorm(x), grid

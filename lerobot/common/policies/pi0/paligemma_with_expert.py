@@ -8,17 +8,16 @@ from dataclasses import dataclass, fields
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from lerobot.common.policies.common.attention import in_dtype_of
+from lerobot.common.policies.common.attention import checkpointed, in_dtype_of
 from lerobot.common.policies.common.llama import (
     TextAttention,
     TextConfig,
     TextLayer,
-    grouped_attention,
     init_normal,
+    joint_layer,
+    prefix_layer,
     rope_table,
-    rotate,
 )
 from lerobot.common.policies.common.positions import position_waves
 from lerobot.common.policies.common.siglip import VisionConfig, VisionModel
@@ -263,6 +262,11 @@ class PaliGemmaWithExpert(nn.Module):
         embedded = self.paligemma.model.language_model.embed_tokens(tokens)
         return embedded * embedded.shape[-1] ** 0.5
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether layers are computed again in the backward pass."""
+        return self.config.gradient_checkpointing and self.training
+
     def prefix_keys_values(self, hidden: Tensor, positions: Tensor, bias: Tensor) -> KeysValues:
         """Run the prefix through the language model; returns rotated keys, and values, of every layer.
 
@@ -274,7 +278,7 @@ class PaliGemmaWithExpert(nn.Module):
         keys_values = []
         for i, layer in enumerate(layers):
             last = i == len(layers) - 1  # nothing reads its output
-            k, v, hidden = self._checkpointed(_prefix_layer, layer, hidden, table, bias, last)
+            k, v, hidden = checkpointed(self.recomputes, prefix_layer, layer, hidden, table, bias, last)
             keys_values.append((k, v))
         return keys_values
 
@@ -288,28 +292,5 @@ class PaliGemmaWithExpert(nn.Module):
         if not self.config.legacy_rounding:
             hidden = hidden.to(layers[0].self_attn.q_proj.weight.dtype)
         for layer, (k, v) in zip(layers, prefix, strict=True):
-            hidden = self._checkpointed(_expert_layer, layer, hidden, k, v, table, bias)
+            hidden = checkpointed(self.recomputes, joint_layer, layer, hidden, k, v, table, bias)
         return self.gemma_expert.model.norm(hidden)
-
-    def _checkpointed(self, run, *args):
-        if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(run, *args, use_reentrant=False)
-        return run(*args)
-
-
-def _prefix_layer(layer: GemmaLayer, hidden: Tensor, table, bias: Tensor, last: bool) -> tuple[Tensor, Tensor, Tensor]:
-    x = layer.begin(hidden)
-    k, v = layer.self_attn.keys_values(x)
-    k = rotate(k, table)
-    if not last:
-        q = rotate(layer.self_attn.queries(x), table)
-        hidden = layer.finish(hidden, grouped_attention(q, k, v, bias))
-    return k, v, hidden
-
-
-def _expert_layer(layer: GemmaLayer, hidden: Tensor, k: Tensor, v: Tensor, table, bias: Tensor) -> Tensor:
-    x = layer.begin(hidden)
-    own_k, own_v = layer.self_attn.keys_values(x)
-    k, v = torch.cat([k, rotate(own_k, table)], 1), torch.cat([v, own_v], 1)
-    q = rotate(layer.self_attn.queries(x), table)
-    return layer.finish(hidden, grouped_attention(q, k, v, bias))

@@ -90,6 +90,7 @@ class SmolVLAConfig(PreTrainedConfig):
     # actions at the start of a chunk that training gives, at most (0: none), so that a chunk can continue another
     rtc_training_max_delay: int = extra(0)
     training_tasks: list[str] = extra([])  # sentences seen in training, filled from the dataset; others warn
+    gradient_checkpointing: bool = extra(False)  # recompute layers in the backward pass: less memory, a third more time
     optimizer_lr_vision: float | None = extra(None)  # learning rate of the vision tower; empty: optimizer_lr
 
     counts = (

@@ -7,13 +7,15 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from lerobot.common.policies.common.attention import in_dtype_of
+from lerobot.common.policies.common.attention import checkpointed, in_dtype_of
 from lerobot.common.policies.common.llama import (
     RMSNorm,
     TextConfig,
     TextLayer,
     grouped_attention,
     init_normal,
+    joint_layer,
+    prefix_layer,
     rope_table,
     rotate,
 )
@@ -76,6 +78,7 @@ class SmolVLMWithExpertModel(nn.Module):
         self.every = self.num_vlm_layers // self.num_expert_layers
         self.vlm = SmolVLM(vlm_config)
         self.vlm.model.vision_model.to(vlm_config.vision.dtype)
+        self.vlm.model.vision_model.recomputes = config.gradient_checkpointing
         self.vlm.model.text_model.to(vlm_config.text.dtype)
         if config.load_vlm_weights:
             self.vlm.to(torch.bfloat16)
@@ -127,6 +130,11 @@ class SmolVLMWithExpertModel(nn.Module):
                 self.expert_layer(i).self_attn.k_proj.reset_parameters()
                 self.expert_layer(i).self_attn.v_proj.reset_parameters()
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether layers are computed again in the backward pass."""
+        return self.config.gradient_checkpointing and self.training
+
     def prefix_keys_values(
         self, hidden: Tensor, positions: Tensor, bias: Tensor, past: KeysValues | None = None
     ) -> KeysValues:
@@ -139,15 +147,10 @@ class SmolVLMWithExpertModel(nn.Module):
         layers = self.vlm.model.text_model.layers
         keys_values = []
         for i, layer in enumerate(layers):
-            x = layer.begin(hidden)
-            k, v = layer.self_attn.keys_values(x)
-            k = rotate(k, table)
-            if past is not None:
-                k, v = torch.cat([past[i][0], k], 1), torch.cat([past[i][1], v], 1)
+            last = i == len(layers) - 1  # nothing reads its output
+            before = None if past is None else past[i]
+            k, v, hidden = checkpointed(self.recomputes, prefix_layer, layer, hidden, table, bias, last, before)
             keys_values.append((k, v))
-            if i < len(layers) - 1:  # nothing reads the output of the last layer
-                q = rotate(layer.self_attn.queries(x), table)
-                hidden = layer.finish(hidden, grouped_attention(q, k, v, bias))
         return keys_values
 
     def expert_context(self, prefix: KeysValues) -> KeysValues:
@@ -176,16 +179,17 @@ class SmolVLMWithExpertModel(nn.Module):
             layer = self.expert_layer(i)
             if layer is None:
                 continue
-            x = layer.begin(hidden)
-            q = layer.self_attn.queries(x)
             if self.is_cross(i):
-                attended = grouped_attention(rotate(q, cross_table), k, v, cross_bias)
+                hidden = checkpointed(self.recomputes, cross_layer, layer, hidden, k, v, cross_table, cross_bias)
             else:
-                own_k, own_v = layer.self_attn.keys_values(x)
-                k, v = torch.cat([k, rotate(own_k, joint_table)], 1), torch.cat([v, own_v], 1)
-                attended = grouped_attention(rotate(q, joint_table), k, v, bias)
-            hidden = layer.finish(hidden, attended)
+                hidden = checkpointed(self.recomputes, joint_layer, layer, hidden, k, v, joint_table, bias)
         return self.lm_expert.norm(hidden)
+
+
+def cross_layer(layer: TextLayer, hidden: Tensor, k: Tensor, v: Tensor, table, bias: Tensor) -> Tensor:
+    """Action tokens that attend keys and values of the prefix alone."""
+    q = rotate(layer.self_attn.queries(layer.begin(hidden)), table)
+    return layer.finish(hidden, grouped_attention(q, k, v, bias))
 
 
 def project_heads(linear: nn.Linear, x: Tensor) -> Tensor:
