@@ -218,7 +218,12 @@ def _decode_field(hint: Any, value: Any, where: str, name: str) -> Any:
     try:
         return draccus.decode(hint, value)
     except DraccusException as e:
-        raise ValueError(f"{where}: {name}={value!r} cannot be read: {' '.join(str(e).split())}") from e
+        reason = " ".join(str(e).split())
+    except KeyError as e:  # what an enumeration says of a name that it lacks
+        reason = f"{e} is not known here"
+    except (AttributeError, TypeError) as e:
+        reason = f"expected {hint}; on the command line lists and maps are JSON ({e})"
+    raise ValueError(f"{where}: {name}={value!r} cannot be read: {reason}.")
 
 
 # --- the whole command line ---------------------------------------------------------------------------------------

@@ -86,9 +86,12 @@ def quantiles_of(counts: np.ndarray, edges: np.ndarray, quantiles: Sequence[floa
 
 
 def get_feature_stats(
-    array: np.ndarray, axis: tuple[int, ...] | int, keepdims: bool, quantile_list: Sequence[float] | None = None
+    array: np.ndarray,
+    axis: tuple[int, ...] | int,
+    keepdims: bool,
+    quantile_list: Sequence[float] | None = DEFAULT_QUANTILES,
 ) -> dict[str, np.ndarray]:
-    """min, max, mean, population std over `axis`, and the number of entries of axis 0; quantiles if asked for."""
+    """min, max, mean, population std over `axis`, the number of entries of axis 0, and quantiles unless None."""
     stats = _moments(array, axis, keepdims)
     if quantile_list:
         axes = {axis % array.ndim} if isinstance(axis, int) else {a % array.ndim for a in axis}

@@ -6,6 +6,21 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+FROM, TO = "dataset_from_index", "dataset_to_index"
+
+
+class EpisodeRow(dict):
+    """One episode of a table, which knows where its frames begin and end although the format does not store it."""
+
+    table: EpisodeTable
+    number: int
+
+    def __missing__(self, key: str) -> Any:
+        if key not in (FROM, TO):
+            raise KeyError(key)
+        end = self.table.ends()[self.number]
+        return end if key == TO else end - self["length"]
+
 
 class EpisodeTable(dict):
     """Episode number -> row {episode_index, tasks, length, ...}; a column name gives the list of its values.
@@ -13,22 +28,32 @@ class EpisodeTable(dict):
     `dataset_from_index` and `dataset_to_index` are computed where the format does not store them.
     """
 
+    _ends: dict[int, int] | None = None
+
     def __getitem__(self, key: int | str) -> Any:
-        if not isinstance(key, str):
-            return super().__getitem__(key)
-        if key in ("dataset_from_index", "dataset_to_index"):
-            ends, total = [], 0
-            for row in self.values():
+        if isinstance(key, str):
+            return [self[number][key] for number in self]
+        row = super().__getitem__(key)
+        if type(row) is not EpisodeRow:
+            row = EpisodeRow(row)
+            row.table, row.number = self, key
+            self[key] = row
+        return row
+
+    def ends(self) -> dict[int, int]:
+        """Episode number -> position of the first frame after it."""
+        if self._ends is None or len(self._ends) != len(self):
+            self._ends, total = {}, 0
+            for number, row in self.items():
                 total += row["length"]
-                ends.append(total if key == "dataset_to_index" else total - row["length"])
-            return ends
-        return [row[key] for row in self.values()]
+                self._ends[number] = total
+        return self._ends
 
     @property
     def column_names(self) -> list[str]:
         """Columns that every row has."""
         first = next(iter(self.values()), {})
-        return list(dict.fromkeys([*first, "dataset_from_index", "dataset_to_index"]))
+        return list(dict.fromkeys([*first, FROM, TO]))
 
 
 class TaskTable(dict):

@@ -45,6 +45,17 @@ def recompute_episode_stats(dataset: LeRobotDataset, episode: int, quantiles=Non
     return {key: stats[key] for key in dataset.features if key in stats}
 
 
+def add_quantiles(dataset: LeRobotDataset, names: list[str]) -> None:
+    """Put the quantiles of vector features into `dataset.meta.stats`, as v3.0 has them: per episode, then averaged."""
+    episodes = []
+    for episode in dataset.episode_indices:
+        rows = dataset.rows_of_episode(episode)
+        columns = {name: dataset.table[name][rows].numpy() for name in names}
+        episodes.append(compute_episode_stats(columns, dataset.features, DEFAULT_QUANTILES))
+    for name, stats in aggregate_stats(episodes).items():
+        dataset.meta.stats[name] |= {k: v for k, v in stats.items() if k.startswith("q")}
+
+
 def camera_stats(dataset: LeRobotDataset, episode: int, key: str, quantiles=None) -> dict[str, np.ndarray]:
     """Statistics of one camera in one loaded episode, in [0, 1], shape (C, 1, 1)."""
     rows = dataset.rows_of_episode(episode).tolist()

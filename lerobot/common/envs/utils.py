@@ -22,7 +22,7 @@ def preprocess_observation(observations: dict[str, Any]) -> dict[str, Tensor]:
     """Names and layout of a policy's batch, from the numpy observation of a vector environment.
 
     Pictures uint8 (B, H, W, C) or (H, W, C) become float32 (B, C, H, W) in [0, 1]; `agent_pos` and
-    `environment_state` become float32. Raises ValueError on pictures of another kind.
+    `environment_state` become float32, with a batch axis. Raises ValueError on pictures of another kind.
     """
     batch = {}
     pixels = observations.get("pixels", {})
@@ -35,7 +35,8 @@ def preprocess_observation(observations: dict[str, Any]) -> dict[str, Tensor]:
         batch[key] = _channel_first(key, picture)
     for name, key in (("environment_state", OBS_ENV_STATE), ("agent_pos", OBS_STATE)):
         if name in observations:
-            batch[key] = torch.from_numpy(np.asarray(observations[name])).float()
+            value = torch.from_numpy(np.asarray(observations[name])).float()
+            batch[key] = value[None] if value.ndim == 1 else value
     return batch
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from lerobot.common.processor.registry import ProcessorStepRegistry
 from lerobot.common.processor.steps import ProcessorStep
 from lerobot.common.utils.hub import find_file
+from lerobot.common.utils.io_utils import read_json
 
 
 class ProcessorMigrationError(ValueError):
@@ -68,7 +68,7 @@ def read_pipeline_file(name_or_path: str | Path, filename: str, **hub) -> tuple[
         file = path
     else:
         file = _from_hub(str(name_or_path), filename, hub)
-    config = _read_json(file)
+    config = read_json(file)
     if problem := why_not_a_pipeline(config):
         if path.is_dir():
             _suggest_migration(path, f"'{filename}' is not a pipeline: {problem}")
@@ -81,13 +81,6 @@ def _from_hub(name: str, filename: str, hub: dict[str, Any]) -> Path:
         return find_file(name, filename, **hub)
     except FileNotFoundError as e:
         raise FileNotFoundError(f"Could not find '{filename}' on the HuggingFace Hub at '{name}': {e}") from e
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as e:
-        raise json.JSONDecodeError(f"{file} is not valid JSON, the file is damaged: {e.msg}", e.doc, e.pos) from e
 
 
 def why_not_a_pipeline(config: Any) -> str | None:
@@ -107,7 +100,7 @@ def _suggest_migration(folder: Path, problem: str) -> None:
     found = []
     for file in folder.glob("*.json"):
         try:
-            found.append(_read_json(file))
+            found.append(read_json(file))
         except (ValueError, OSError):
             continue
     if any(why_not_a_pipeline(config) is None for config in found) or not any(folder.glob("*.json")):

@@ -7,12 +7,14 @@ import logging
 import torch
 
 from lerobot.common.constants import POLICY_PREPROCESSOR_DEFAULT_NAME
+from lerobot.common.datasets.recompute import add_quantiles
 from lerobot.common.datasets.utils import dataset_to_policy_features
 from lerobot.common.policies.cameras import camera_table, match_cameras
 from lerobot.common.policies.factory import make_pre_post_processors
 from lerobot.common.processor.images import images_to_float
 from lerobot.common.processor.rename import rename_stats
 from lerobot.common.utils.hub import find_file
+from lerobot.configs.types import FeatureType, NormalizationMode
 
 # Typed flags that change the tokenizer step of the checkpoint that a run starts from.
 TOKENIZER_FLAGS = {"policy.tokenizer_max_length": "max_length", "policy.pad_language_to": "padding"}
@@ -31,6 +33,27 @@ def match_dataset(cfg, dataset) -> None:
     if hasattr(cfg.policy, "training_tasks"):
         cfg.policy.training_tasks = sorted({*cfg.policy.training_tasks, *_tasks_of(dataset)})
     _compare_chunk_with_episodes(cfg.policy, dataset)
+    _add_missing_quantiles(cfg.policy, dataset)
+
+
+def _add_missing_quantiles(policy, dataset) -> None:
+    """Compute the quantiles of vectors that the policy is normalized by and formats before v3.0 do not store."""
+    modes = (NormalizationMode.QUANTILES, NormalizationMode.QUANTILE10)
+    features = {**policy.input_features, **policy.output_features}
+    kinds = {name: f.type for name, f in dataset_to_policy_features(dataset.meta.features).items()} | {
+        name: f.type for name, f in features.items()
+    }
+    missing = [
+        name
+        for name, stats in dataset.meta.stats.items()
+        if name in kinds
+        and kinds[name] is not FeatureType.VISUAL
+        and policy.normalization_mapping.get(kinds[name].value) in modes
+        and "q01" not in stats
+    ]
+    if missing:
+        logging.info("The dataset stores no quantiles of %s: computing them.", ", ".join(missing))
+        add_quantiles(dataset, missing)
 
 
 def _compare_chunk_with_episodes(policy, dataset) -> None:

@@ -81,8 +81,11 @@ def write_json(data: Any, fpath: str | Path, indent: int = 4) -> None:
 
 
 def read_json(fpath: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(fpath).read_text(encoding="utf-8"))
+    """Read a JSON file; ValueError (a JSONDecodeError) names it where it is damaged."""
+    try:
+        return json.loads(Path(fpath).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as e:
+        raise json.JSONDecodeError(f"{fpath} is not valid JSON, the file is damaged: {e.msg}", e.doc, e.pos) from e
 
 
 def deserialize_json_into_object(fpath: str | Path, obj: Any) -> Any:

@@ -152,6 +152,31 @@ def test_a_configuration_that_cannot_be_used(checkpoint, change, message):
         PreTrainedConfig.from_pretrained(checkpoint)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chunk_size": 0, "n_action_steps": 0}, "chunk_size=0: expected at least 1"),
+        ({"num_steps": 0}, "num_steps=0"),
+        ({"tokenizer_max_length": 0}, "tokenizer_max_length=0"),
+        ({"empty_cameras": -1}, "empty_cameras=-1: expected at least 0"),
+        ({"min_period": 0.0}, "0 < min_period < max_period"),
+        ({"expert_width_multiplier": 0.0}, "expert_width_multiplier"),
+        ({"pad_language_to": "shortest"}, "longest or max_length"),
+        ({"num_expert_layers": 3}, "4 text layers .* --policy.num_expert_layers=3"),
+    ],
+)
+def test_numbers_out_of_range(change, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_policy(**change)
+
+
+def test_a_damaged_processor_file_is_named(checkpoint):
+    (checkpoint / "policy_preprocessor.json").write_text("{")
+    config = PreTrainedConfig.from_pretrained(checkpoint)
+    with pytest.raises(ValueError, match=r"policy_preprocessor.json is not valid JSON"):
+        make_pre_post_processors(config, checkpoint)
+
+
 def test_a_configuration_that_is_no_json(checkpoint):
     (checkpoint / "config.json").write_text('{"type": "smol')
     with pytest.raises(ValueError, match="config.json is not valid JSON.*damaged"):

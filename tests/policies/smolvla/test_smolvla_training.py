@@ -94,6 +94,28 @@ def test_a_fine_tune_fills_the_checkpoints_cameras_and_runs_on_the_datasets(run,
     assert steps_of(again)["rename_observations_processor"]["rename_map"] == RENAMED
 
 
+def test_quantiles_that_the_dataset_does_not_store_are_computed(run, checkpoint, caplog):
+    caplog.set_level("INFO")
+    modes = {"VISUAL": "IDENTITY", "STATE": "QUANTILES", "ACTION": "QUANTILE10"}
+    folder = run(f"--policy.path={checkpoint}", f"--policy.normalization_mapping={json.dumps(modes)}")
+    assert "no quantiles of observation.state, action: computing them" in caplog.text
+    (file,) = folder.glob("policy_preprocessor_step_*_normalizer_processor.safetensors")
+    saved = load_file(file)
+    assert (saved["action.q10"] < saved["action.mean"]).all() and (saved["action.mean"] < saved["action.q90"]).all()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--rename_map=laptop", "rename_map='laptop' cannot be read: .*JSON"),
+        ('--policy.normalization_mapping={"STATE":"RANKS"}', "'RANKS' is not known here"),
+    ],
+)
+def test_values_that_cannot_be_read_are_one_message(run, checkpoint, flag, message):
+    with pytest.raises(ValueError, match=message):
+        run(f"--policy.path={checkpoint}", flag)
+
+
 def test_a_rename_map_overrides_the_order(run, checkpoint):
     chosen = {"observation.images.phone": "observation.images.camera1"}
     folder = run(f"--policy.path={checkpoint}", f"--rename_map={json.dumps(chosen)}")
@@ -244,17 +266,19 @@ def test_adapters_without_a_checkpoint_are_refused(run):
         run(*FROM_ZERO, *EVERYTHING, "--peft.r=4")
 
 
+def memory_of_a_step(policy) -> int:
+    """Numbers that a training step keeps for its backward pass, which it also runs."""
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+        loss, _ = policy(tiny_batch(policy.config), noise=torch.ones(2, 5, 32), time=torch.tensor([0.2, 0.7]))
+    loss.backward()
+    return sum(sizes)
+
+
 @pytest.mark.parametrize("frozen", [{}, {"freeze_vision_encoder": True, "train_expert_only": True}])
 def test_gradient_checkpointing_changes_no_number(frozen):
     policy, again = (tiny_policy(**frozen, gradient_checkpointing=flag).train() for flag in (False, True))
     again.load_state_dict(policy.state_dict())
-    kept = []
-    for one in (policy, again):
-        sizes = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
-            loss, _ = one(tiny_batch(one.config), noise=torch.ones(2, 5, 32), time=torch.tensor([0.2, 0.7]))
-        loss.backward()
-        kept.append(sum(sizes))
-    assert kept[1] < 0.7 * kept[0]
+    assert memory_of_a_step(again) < 0.7 * memory_of_a_step(policy)
     for (name, a), b in zip(policy.named_parameters(), again.parameters(), strict=True):
         assert (a.grad is None) == (b.grad is None) and (a.grad is None or torch.equal(a.grad, b.grad)), name

@@ -54,16 +54,19 @@ def integrate(
     return x
 
 
-def create_sinusoidal_pos_embedding(time: Tensor, dimension: int, min_period: float, max_period: float) -> Tensor:
+def create_sinusoidal_pos_embedding(
+    time: Tensor, dimension: int, min_period: float, max_period: float, device: torch.device | str | None = None
+) -> Tensor:
     """Sine and cosine of `time` `(B,)` at periods spaced geometrically: `(B, dimension)` in double precision.
 
-    On a device without float64 (mps) it is float32. Raises ValueError for an odd dimension or a time that is
-    not 1-D.
+    On a device without float64 (mps) it is float32. device: where it is computed; by default where `time` is. Raises
+    ValueError for an odd dimension or a time that is not 1-D.
     """
     if dimension % 2 != 0:
         raise ValueError(f"The width of the time embedding must be even, got {dimension}.")
     if time.ndim != 1:
         raise ValueError(f"The denoising time must have shape (batch,), got {tuple(time.shape)}.")
+    time = time if device is None else time.to(device)
     dtype = torch.float32 if time.device.type == "mps" else torch.float64
     fraction = torch.linspace(0.0, 1.0, dimension // 2, dtype=dtype, device=time.device)
     period = min_period * (max_period / min_period) ** fraction

@@ -29,7 +29,8 @@ class SmolVLAConfig(PreTrainedConfig):
     and faster. At its default size of 450 M parameters, of which 100 M are trained, training takes 1.5 GB for weights,
     gradients and optimizer; a step of two samples peaks at 2.3 GB.
 
-    Raises ValueError for `n_action_steps` above `chunk_size`, NotImplementedError for delta joint actions.
+    Raises ValueError for `n_action_steps` above `chunk_size` and numbers out of range, NotImplementedError for
+    delta joint actions.
     """
 
     n_obs_steps: int = 1  # the model reads one observation
@@ -105,11 +106,29 @@ class SmolVLAConfig(PreTrainedConfig):
                 "The chunk size is the upper bound of action steps per model call: "
                 f"--policy.n_action_steps={self.n_action_steps}, --policy.chunk_size={self.chunk_size}."
             )
+        self._check_numbers()
         check_max_delay(self.rtc_training_max_delay, self.chunk_size)
         if self.use_delta_joint_actions_aloha:
             raise NotImplementedError(
                 "--policy.use_delta_joint_actions_aloha=true is used for real Aloha models and not available."
             )
+
+    def _check_numbers(self) -> None:
+        least = dict.fromkeys(
+            ("chunk_size", "n_action_steps", "max_state_dim", "max_action_dim", "tokenizer_max_length", "num_steps"), 1
+        )
+        for name, smallest in {**least, "draws_per_sample": 1, "empty_cameras": 0}.items():
+            if getattr(self, name) < smallest:
+                raise ValueError(f"--policy.{name}={getattr(self, name)}: expected at least {smallest}.")
+        if not 0 < self.min_period < self.max_period:
+            raise ValueError(
+                f"--policy.min_period={self.min_period}, --policy.max_period={self.max_period}: expected "
+                "0 < min_period < max_period."
+            )
+        if self.expert_width_multiplier <= 0:
+            raise ValueError(f"--policy.expert_width_multiplier={self.expert_width_multiplier}: expected above 0.")
+        if self.pad_language_to not in ("longest", "max_length"):
+            raise ValueError(f"--policy.pad_language_to={self.pad_language_to}: expected longest or max_length.")
 
     def validate_features(self) -> None:
         """Declare the inputs of `empty_cameras`."""

@@ -52,6 +52,10 @@ class Expert(nn.Module):
             attention.v_proj = nn.Linear(width, width, bias=config.attention_bias)
 
 
+class LayersError(ValueError, AssertionError):
+    """Layers of expert and language model that do not fit; an AssertionError as in LeRobot."""
+
+
 class SmolVLMWithExpertModel(nn.Module):
     """Two streams through the same depth: the prefix (pictures, task, state) and the action tokens.
 
@@ -60,7 +64,7 @@ class SmolVLMWithExpertModel(nn.Module):
     projections of its own).
 
     vlm_config: of the whole vision-language model; `config.num_vlm_layers` says how many text layers are
-    kept. Raises AssertionError if the kept layers are not a multiple of `config.num_expert_layers`.
+    kept. Raises LayersError if the kept layers are not a multiple of `config.num_expert_layers`.
     """
 
     def __init__(self, vlm_config: SmolVLMConfig, config: SmolVLAConfig):
@@ -71,10 +75,11 @@ class SmolVLMWithExpertModel(nn.Module):
         self.config, self.vlm_config = config, vlm_config
         self.num_vlm_layers = vlm_config.text.num_hidden_layers
         self.num_expert_layers = config.num_expert_layers if config.num_expert_layers > 0 else self.num_vlm_layers
-        assert self.num_vlm_layers % self.num_expert_layers == 0, (
-            f"The {self.num_vlm_layers} text layers (--policy.num_vlm_layers) are not a multiple of "
-            f"--policy.num_expert_layers={self.num_expert_layers}."
-        )
+        if self.num_vlm_layers % self.num_expert_layers:
+            raise LayersError(
+                f"The {self.num_vlm_layers} text layers (--policy.num_vlm_layers) are not a multiple of "
+                f"--policy.num_expert_layers={self.num_expert_layers}."
+            )
         self.every = self.num_vlm_layers // self.num_expert_layers
         self.vlm = SmolVLM(vlm_config)
         self.vlm.model.vision_model.to(vlm_config.vision.dtype)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from lerobot.common.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from lerobot.common.optim.optimizers import AdamConfig
-from lerobot.configs.policies import PreTrainedConfig
+from lerobot.configs.policies import PreTrainedConfig, extra
 from lerobot.configs.types import FeatureType, NormalizationMode
 
 IMAGE_KERNELS = (7, 5, 3, 3)  # convolutions of stride 2 without padding
@@ -73,8 +73,9 @@ class TDMPCConfig(PreTrainedConfig):
     optimizer_lr: float = 3e-4
 
     # Imitation, which TD-MPC does not have: for recordings in which every episode succeeds
-    bc_coeff: float = 0.0  # weight of |policy network - recorded actions|, whose gradient reaches the encoder too
-    n_pi_steps: int = 1  # actions that the policy network gives at once; planning looks at the first
+    # weight of |policy network - recorded actions|, whose gradient reaches the encoder too
+    bc_coeff: float = extra(0.0)
+    n_pi_steps: int = extra(1)  # actions that the policy network gives at once; planning looks at the first
 
     counts = (
         *("n_gaussian_samples", "n_action_repeats", "horizon", "n_action_steps", "n_pi_steps", "cem_iterations"),
