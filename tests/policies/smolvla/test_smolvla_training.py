@@ -107,7 +107,7 @@ def test_quantiles_that_the_dataset_does_not_store_are_computed(run, checkpoint,
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--rename_map=laptop", "rename_map='laptop' cannot be read: .*JSON"),
+        ("--rename_map=laptop", "--rename_map=laptop: expected names and values"),
         ('--policy.normalization_mapping={"STATE":"RANKS"}', "'RANKS' is not known here"),
     ],
 )
