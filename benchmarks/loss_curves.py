@@ -3,8 +3,8 @@
 
     python benchmarks/loss_curves.py [--steps 50] [--batch 4] [--full] [--plot docs/images/loss_curves.png]
 
-SmolVLA with the widths of the 450M model and random frozen weights, trained by `lerobot/scripts/train.py` on two
-episodes of grasp_dataset. Without --full: four text layers, pictures of 128x128, so that a CPU does it in minutes.
+SmolVLA with the widths of the 450M model and random frozen weights, trained by `lerobot/scripts/train.py` on one
+episode of grasp_dataset. Without --full: four text layers, pictures of 128x128, so that a CPU does it in minutes.
 Prints the largest relative difference between the losses of a mode and those of `none`.
 """
 
@@ -28,7 +28,7 @@ def train(mode: str, vlm: Path, folder: Path, args) -> list[float]:
         *(sys.executable, str(ROOT / "lerobot" / "scripts" / "train.py"), "--policy.type=smolvla"),
         *(f"--policy.vlm_model_name={vlm}", "--policy.load_vlm_weights=true", f"--policy.num_vlm_layers={layers}"),
         *(f"--policy.resize_imgs_with_padding=[{size},{size}]", f"--policy.frozen_features={mode}"),
-        *(f"--policy.device={args.device}", f"--dataset.root={ROOT / 'grasp_dataset'}", "--dataset.episodes=[0,1]"),
+        *(f"--policy.device={args.device}", f"--dataset.root={ROOT / 'grasp_dataset'}", "--dataset.episodes=[0]"),
         *(f"--steps={args.steps}", f"--batch_size={args.batch}", "--log_freq=1", "--save_checkpoint=false"),
         *("--num_workers=0", "--progress=false", f"--output_dir={output}", f"--features.dir={folder / 'features'}"),
         *("--features.device_gb=0", "--policy.scheduler_warmup_steps=10"),
