@@ -54,7 +54,8 @@ def make_policy(case: str, vlm: str | None, device: str):
     cameras, *size = CASES[case]["pictures"]
     picture = PolicyFeature(FeatureType.VISUAL, (3, *size))
     inputs = {"observation.state": PolicyFeature(FeatureType.STATE, (JOINTS,))}
-    inputs |= {f"observation.images.camera{i}": picture for i in range(cameras)}
+    names = ["observation.image"] if case == "tdmpc" else [f"observation.images.camera{i}" for i in range(cameras)]
+    inputs |= dict.fromkeys(names, picture)
     outputs = {"action": PolicyFeature(FeatureType.ACTION, (JOINTS,))}
     fields = {**CASES[case]["fields"], "device": device, "push_to_hub": False}
     if case == "smolvla" and vlm:

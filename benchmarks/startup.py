@@ -3,8 +3,9 @@
 
     python benchmarks/startup.py [--peer-python PEER/bin/python] [--device cuda] [--rounds 3]
 
-Both sides in turn, each in a fresh process, by PEER's interpreter if it is given. Start-up is the time to the end of
-the first step of the training command (ACT, batch 1, two 480x640 cameras, no workers) less the time of a later step.
+Both sides in turn, each in a fresh process of its own environment (give one with the same torch). Start-up is the time
+of the training command with one step (ACT, batch 1, two 480x640 cameras, no workers) less the time of a later step:
+what it does before the first step, and at its end.
 """
 
 import argparse
@@ -79,13 +80,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    python = args.peer_python or sys.executable
-    sides = {"here": True, **({"LeRobot 0.4.4": False} if args.peer_python else {})}
+    sides = {"here": sys.executable, **({"LeRobot 0.4.4": args.peer_python} if args.peer_python else {})}
     for name, code in IMPORTS.items():
         found: dict[str, list] = {side: [] for side in sides}
         for _ in range(args.rounds):
-            for side, here in sides.items():
-                found[side].append(run(python, here, ["-c", code]))
+            for side, python in sides.items():
+                found[side].append(run(python, side == "here", ["-c", code]))
         report(f"import {name}", found)
     sys.path.insert(0, str(PROJECT))
     from benchmarks.dataloading import record
@@ -95,8 +95,8 @@ def main() -> None:
         record(root, 2, 60, 480, 640)
         found = {side: [] for side in sides}
         for _ in range(args.rounds):
-            for side, here in sides.items():
-                found[side].append(startup(python, here, root, folder, args.device))
+            for side, python in sides.items():
+                found[side].append(startup(python, side == "here", root, folder, args.device))
         report("start-up", found)
 
 
