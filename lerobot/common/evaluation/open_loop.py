@@ -169,7 +169,10 @@ def open_loop_error(
 
     def predict(number: int, batch: dict[str, Any]) -> Tensor:
         torch.manual_seed(seed + number)
-        return _in_recorded_units(policy.predict_action_chunk(preprocessor(images_to_float(batch))), postprocessor)
+        chunk = policy.predict_action_chunk(preprocessor(images_to_float(batch)))
+        if not torch.isfinite(chunk).all():
+            raise ValueError("The policy predicts actions that are not finite: its weights, or statistics, hold NaN.")
+        return _in_recorded_units(chunk, postprocessor)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for number, batch in enumerate(DataLoader(dataset, batch_size, sampler=rows, collate_fn=collate)):
