@@ -69,7 +69,7 @@ def test_no_state():
     policy = tiny_policy()
     batch = tiny_batch(policy.config)
     del batch["observation.state"]
-    with pytest.raises(ValueError, match="no 'observation.state', only"):
+    with pytest.raises(ValueError, match="lacks 'observation.state', which policy 'smolvla' reads"):
         policy.forward(batch)
 
 
