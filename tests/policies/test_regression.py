@@ -301,6 +301,21 @@ def test_loss_over_padding_counts_padded_steps(name, root):
     assert np.isfinite(losses).all()
 
 
+@each_policy
+def test_a_field_changed_after_loading_holds_in_every_part(name, root, tmp_path):
+    policy, batch, _ = prepare(root, tiny_config(name))
+    policy.save_pretrained(tmp_path)
+    losses = []
+    for over in (False, True):
+        loaded = get_policy_class(name).from_pretrained(tmp_path)
+        loaded.config.loss_over_padding = over
+        set_seed(5)
+        losses.append(loaded.train().forward(batch)[0].item())
+    set_seed(5)
+    assert losses[0] == pytest.approx(policy.train().forward(batch)[0].item(), rel=1e-5)
+    assert losses[1] != losses[0]
+
+
 @each_device
 @each_policy
 def test_mixed_precision_trains_near_full_precision(name, device, root):

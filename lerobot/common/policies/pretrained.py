@@ -179,8 +179,11 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
         if config.use_peft:
             return load_with_adapter(cls, pretrained_name_or_path, config, strict=strict, **hub)
         weights = find_file(pretrained_name_or_path, SAFETENSORS_SINGLE_FILE, **hub)
-        policy = cls(cls.config_for_loading(config), **kwargs)
-        policy.config = config
+        built_from = cls.config_for_loading(config)
+        policy = cls(built_from, **kwargs)
+        for module in policy.modules():  # one configuration for the policy and its parts, as when it is built anew
+            if getattr(module, "config", None) is built_from:
+                module.config = config
         policy.load_weights(weights, strict=strict)
         return policy.to(config.device).eval()
 
