@@ -26,6 +26,7 @@ from lerobot.configs.types import NormalizationMode
 from lerobot.scripts.train import train
 
 from .golden import read_case
+from .golden_case import ARTIFACTS
 from .regression_table import ROWS, overfit_config, tiny_config
 
 # Of this package: other tests register stand-ins.
@@ -118,6 +119,14 @@ def test_the_paper_and_the_memory_are_named(name):
     text = PreTrainedConfig.get_known_choices()[name].__doc__
     assert "https://arxiv.org/abs/" in text
     assert " GB" in text or " MB" in text
+
+
+@pytest.mark.parametrize("name", ["act", "diffusion", "smolvla", "tdmpc", "vqbet"])
+def test_a_saved_configuration_has_exactly_the_fields_of_lerobot(name, tmp_path):
+    theirs = ARTIFACTS / ROWS[name].golden[0] / "checkpoint"
+    PreTrainedConfig.from_pretrained(theirs).save_pretrained(tmp_path)
+    saved, expected = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path, theirs))
+    assert sorted(saved) == sorted(expected)
 
 
 @pytest.fixture(scope="module")
