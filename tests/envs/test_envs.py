@@ -299,7 +299,7 @@ def test_by_the_new_name_environments_stand_below_their_group_and_task():
         envs["koch"][0].close()
     before, after = make_env_pre_post_processors(cfg, None)
     assert before({"observation.state": torch.ones(1)})["observation.state"] == 1 and len(after) == 0
-    with pytest.raises(ValueError, match="hub"):
+    with pytest.raises(RuntimeError, match="trust_remote_code"):
         make_by_task("someone/env")
 
 
