@@ -35,7 +35,9 @@ def deterministic(make_config, **changes):
 
 
 def close(a, b):
-    return max((a[k].double() - b[k].double()).abs().max() for k in a) < 2e-6
+    # The bias of attention keys has no gradient but rounding errors, which Adam makes as large as any other.
+    allowed = {name: 1e-5 if name.endswith("in_proj_bias") else 2e-6 for name in a}
+    return all((a[k].double() - b[k].double()).abs().max() < allowed[k] for k in a)
 
 
 def test_two_processes_and_two_micro_batches_are_one_process(make_config, tmp_path):
