@@ -125,9 +125,10 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(make_config, m
     assert not (cfg.output_dir / "checkpoints").exists()
 
 
-def test_the_smoke_run_resumes_to_the_same_losses(make_config, capsys):
-    smoke(make_config(), train)
+def test_the_smoke_run_resumes_to_the_same_losses_and_checks_the_plan(make_config, capsys, caplog):
+    smoke(make_config(steps=300, save_freq=100), train)
     assert "Smoke run passed" in capsys.readouterr().out
+    assert "plan.save_freq" not in caplog.text
 
 
 def test_cameras_are_renamed_to_those_of_the_checkpoint(make_config, tmp_path):

@@ -23,7 +23,7 @@ def smoke(cfg, train: Callable) -> None:
 
     Raises RuntimeError if the resumed run gives other losses, a prediction is not finite, or a check finds an error.
     """
-    planned = cfg.steps
+    planned = {"steps": cfg.steps, "save_freq": cfg.save_freq}
     cfg.steps, cfg.save_freq, cfg.log_freq, cfg.env = STEPS, HALF, 1, None
     cfg.batch_size = min(cfg.batch_size, 8)
     cfg.dataset = dataclasses.replace(
@@ -37,7 +37,7 @@ def smoke(cfg, train: Callable) -> None:
     if not all(a == b if exact else math.isclose(a, b, rel_tol=0.05) for a, b in zip(first, again, strict=True)):
         raise RuntimeError(f"The resumed run is another run: losses {first[HALF:]} became {again[HALF:]}.")
     chunk = predict(cfg)
-    examine_all(cfg, planned)
+    examine_all(cfg, **planned)
     print(f"\nSmoke run passed: {STEPS} steps, resumed at {HALF} with the same losses, predicted {tuple(chunk.shape)}.")
     print(f"Output: {cfg.output_dir}", flush=True)
 
@@ -74,8 +74,11 @@ def predict(cfg) -> torch.Tensor:
     return chunk
 
 
-def examine_all(cfg, steps: int) -> None:
-    """Show what the doctor finds on machine, dataset and checkpoint for a run of `steps`; RuntimeError for an error."""
+def examine_all(cfg, **planned: int) -> None:
+    """Show what the doctor finds on machine, dataset and checkpoint for a run of the `planned` flags.
+
+    RuntimeError for an error.
+    """
     from lerobot.common.checks.doctor import examine
     from lerobot.common.checks.finding import log_findings, worst
     from lerobot.configs.doctor import DoctorConfig, DoctorDataset, DoctorPolicy
@@ -83,9 +86,7 @@ def examine_all(cfg, steps: int) -> None:
     root = LeRobotDatasetMetadata(cfg.dataset.repo_id, root=cfg.dataset.root).root
     policy = DoctorPolicy(str(cfg.output_dir), device=cfg.policy.device)
     findings = examine(
-        DoctorConfig(
-            DoctorDataset(str(root)), policy, rename_map=cfg.rename_map, batch_size=cfg.batch_size, steps=steps
-        )
+        DoctorConfig(DoctorDataset(str(root)), policy, rename_map=cfg.rename_map, batch_size=cfg.batch_size, **planned)
     )
     findings = [f for f in findings if f.severity != "info"]
     log_findings(findings)
