@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+
+from lerobot.common.utils.lending import Lent, lend
+from lerobot.common.utils.memory import empty_batch
 
 
 class FrameBatch(Sequence):
@@ -27,27 +31,46 @@ SMALL = 2**16  # bytes
 
 
 class _Packed(dict):
-    """A batch on its way out of a loader's worker: small tensors travel as arrays, not each as a shared file."""
+    """A batch on its way out of a loader's worker: large tensors are lent, small ones travel as arrays.
+
+    PyTorch would make a shared file for each.
+    """
 
     def __reduce__(self):
-        small = {key: value.numpy() for key, value in self.items() if _is_small(value)}
-        return _unpack, (list(self), small, {key: value for key, value in self.items() if key not in small})
+        return _unpack, ({key: _pack(value) for key, value in self.items()},)
 
 
-def _is_small(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.nbytes <= SMALL and value.dtype != torch.bfloat16
+def _pack(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor) or value.device.type != "cpu" or value.layout != torch.strided:
+        return value
+    if value.nbytes > SMALL:
+        lent = lend(value)
+        return value if lent is None else lent
+    return value if value.dtype == torch.bfloat16 else value.numpy()
 
 
-def _unpack(keys: list[str], small: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-    return {key: torch.from_numpy(small[key]) if key in small else others[key] for key in keys}
+def _unpack(packed: dict[str, Any]) -> dict[str, Any]:
+    return {key: _unpacked(value) for key, value in packed.items()}
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, Lent):
+        return value.borrow()
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def collate(items: FrameBatch | Sequence[dict[str, Any]]) -> dict[str, Any]:
     """`collate_fn` of a DataLoader: a `FrameBatch` as it is, other items stacked; texts become lists."""
     if isinstance(items, FrameBatch):
-        return items.batch if torch.utils.data.get_worker_info() is None else _Packed(items.batch)
-    batch = {}
-    for key in items[0]:
-        values = [item[key] for item in items]
-        batch[key] = values if isinstance(values[0], str) else torch.utils.data.default_collate(values)
-    return batch
+        batch = items.batch
+    else:
+        batch = {key: _stacked([item[key] for item in items]) for key in items[0]}
+    return batch if torch.utils.data.get_worker_info() is None else _Packed(batch)
+
+
+def _stacked(values: list[Any]) -> Any:
+    if isinstance(values[0], str):
+        return values
+    if not isinstance(values[0], torch.Tensor):
+        return torch.utils.data.default_collate(values)
+    return torch.stack(values, out=empty_batch((len(values), *values[0].shape), values[0].dtype))

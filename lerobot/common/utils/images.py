@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from lerobot.common.utils.memory import empty_batch
 
+MOST = np.float32(255)  # of a byte
 RESIZE_RULE = "antialiased bilinear on uint8"  # part of a frame store's fingerprint
 
 
@@ -34,11 +36,14 @@ def resize_images(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def pictures_as_float(pictures: torch.Tensor) -> torch.Tensor:
     """uint8 (..., C, H, W) on the CPU -> float32 in [0, 1].
 
-    One picture after the other, so that it is still in the processor's cache when it is divided: twice as fast.
+    One picture after the other, so that it is still in the processor's cache when it is divided, and by NumPy, which
+    does it in one thread: two would wait for each other where a loader's workers take all cores.
     """
     result = empty_batch(pictures.shape, torch.float32)
+    source, target = pictures.numpy(), result.numpy()
     if pictures.dim() < 4:
-        return result.copy_(pictures).div_(255)
-    for target, picture in zip(result.flatten(0, -4), pictures.flatten(0, -4), strict=True):
-        target.copy_(picture).div_(255)
+        source, target = source[None], target[None]
+    for place in np.ndindex(source.shape[:-3]):
+        np.copyto(target[place], source[place])
+        np.divide(target[place], MOST, out=target[place])
     return result

@@ -10,6 +10,8 @@ from collections import defaultdict, deque
 import numpy as np
 import torch
 
+from lerobot.common.utils import lending
+
 SMALLEST = 2**18  # bytes; what is smaller comes out of the allocator's own free lists
 KEPT = 2**29  # bytes that may lie unused
 
@@ -46,11 +48,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def empty_batch(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """As `torch.empty` on the CPU, large ones in memory that was used before."""
+    """As `torch.empty` on the CPU, large ones in memory that was used before; a worker's can be lent to its parent."""
     size = math.prod(shape) * dtype.itemsize
     if size < SMALLEST:
         return torch.empty(shape, dtype=dtype)
-    return torch.from_numpy(_pool.take(size)).view(dtype).view(shape)
+    memory = lending.take(size)
+    return torch.from_numpy(_pool.take(size) if memory is None else memory).view(dtype).view(shape)
 
 
 def keep_freed_pages() -> None:
