@@ -28,11 +28,18 @@ DELTAS = {"action": [i / FPS for i in range(CHUNK)]}
 
 
 def measure(dataset, workers: int, batches: int, collate=None, finish=None) -> tuple[float, float]:
-    """Samples per second and per CPU second of this process, after two batches of warming up.
+    """Samples per second and per CPU second of this process and the workers, after two batches of warming up.
 
     `finish`: what each batch goes through before it counts.
     """
+    import multiprocessing
+
     import torch
+
+    def cpu_seconds() -> float:  # of a worker in hundredths; all workers of the measurement are alive until its end
+        stats = [Path(f"/proc/{one.pid}/stat").read_text() for one in multiprocessing.active_children()]
+        ticks = sum(int(value) for stat in stats for value in stat.rsplit(")", 1)[1].split()[11:13])
+        return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
     torch.manual_seed(0)
     options = {"collate_fn": collate} if collate else {}
@@ -45,10 +52,10 @@ def measure(dataset, workers: int, batches: int, collate=None, finish=None) -> t
             assert all(v.dtype == torch.float32 for k, v in batch.items() if k.startswith("observation.images."))
             count += 1
             if count == 0:
-                start, cpu = time.perf_counter(), time.process_time()
+                start, cpu = time.perf_counter(), cpu_seconds()
             if count >= batches:
                 drawn = batches * BATCH
-                return drawn / (time.perf_counter() - start), drawn / (time.process_time() - cpu)
+                return drawn / (time.perf_counter() - start), drawn / (cpu_seconds() - cpu)
 
 
 def run_one(args) -> dict:
@@ -162,7 +169,7 @@ def spawn(args, root: Path, backend: str, workers: int, peer: bool) -> dict | No
         print(f"  {'peer' if peer else 'this'} {backend} {workers}: {run.stderr.strip().splitlines()[-1][:200]}")
         return None
     result = json.loads(run.stdout.strip().splitlines()[-1])
-    cpu = "" if workers else f", {result['cpu_rate']} per CPU second"
+    cpu = f", {result['cpu_rate']} per CPU second"
     name, what = "LeRobot 0.4.4" if peer else "this", "frames" if args.only == "recording" else "samples"
     print(f"{name:14} {backend:10} {workers} workers: {result['rate']:7.1f} {what}/s{cpu}", flush=True)
     return result
@@ -185,8 +192,10 @@ def compare(args, root: Path) -> None:
                     statistics.median(r[name] for r in results) / statistics.median(r[name] for r in against)
                     for name in ("rate", "cpu_rate")
                 ]
-                cpu = "" if workers else f" ({ratios[1]:.1f} per CPU second)"
-                print(f"{backend} / LeRobot's {other}, {workers} workers: {ratios[0]:.1f}{cpu}")
+                print(
+                    f"{backend} / LeRobot's {other}, {workers} workers: "
+                    f"{ratios[0]:.1f} ({ratios[1]:.1f} per CPU second)"
+                )
 
 
 def recording(args, folder: Path) -> None:
