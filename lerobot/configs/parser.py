@@ -25,7 +25,13 @@ from draccus.utils import DraccusException
 PATH_KEY = "path"
 PLUGIN_DISCOVERY_SUFFIX = "discover_packages_path"
 PRESETS_DIR = Path(__file__).parent / "presets"
-_SPELLINGS = {"true": True, "false": False, "none": None, "null": None, "yes": True, "no": False}
+_SPELLINGS = {
+    **{"true": True, "yes": True, "on": True},
+    **{"false": False, "no": False, "off": False},
+    **{"none": None, "null": None},
+}
+# Flags of newer releases that have another name here.
+RENAMED = {"env_eval_freq": "eval_freq"}
 
 
 class PluginLoadError(ImportError):
@@ -37,15 +43,19 @@ class PluginLoadError(ImportError):
 
 def flags_of(cls: type, prefix: str = "") -> dict[str, set]:
     """Every flag of a dataclass (nested ones dotted, all registered choices together) with its possible types."""
-    hints = typing.get_type_hints(cls)
     flags: dict[str, set] = {}
-    for f in dataclasses.fields(cls):
-        if not f.init:
-            continue
-        for option in _members(hints[f.name]):
-            for name, kinds in _flags_of_type(option, prefix + f.name).items():
+    for parameter, hint in _parameters(cls).items():
+        for option in _members(hint):
+            for name, kinds in _flags_of_type(option, prefix + parameter).items():
                 flags.setdefault(name, set()).update(kinds)
     return flags
+
+
+def _parameters(cls: type) -> dict[str, Any]:
+    """What the constructor of a dataclass takes, by name with its type; also what is not kept as a field."""
+    hints = typing.get_type_hints(cls)
+    wanted = {name: hints[name] for name in inspect.signature(cls).parameters}
+    return {name: hint.type if isinstance(hint, dataclasses.InitVar) else hint for name, hint in wanted.items()}
 
 
 def _flags_of_type(option: Any, name: str) -> dict[str, set]:
@@ -75,7 +85,7 @@ def read_value(text: str, kinds: set) -> Any:
     one that is not closed, and for a value that is no dict where only a dict can be.
     """
     takes_text = bool(kinds & {str, Path})
-    if text.lower() in ("null",) and type(None) in kinds:
+    if text.lower() == "null" and type(None) in kinds:
         return None
     if takes_text:
         return text
@@ -99,11 +109,12 @@ def _read_container(text: str) -> Any:
 
 # Flags of LeRobot 0.4 and later that have no field here, with the value at which they ask for nothing.
 NEWER_DEFAULTS = {
-    "dataset.streaming": "false",
-    "dataset.return_uint8": "false",
-    "dataset.depth_output_unit": "mm",
-    "use_rabc": "false",
+    "job.target": "local",
+    "policy.pretrained_revision": "null",
+    "save_checkpoint_to_hub": "false",
     "trust_remote_code": "false",
+    "use_rabc": "false",
+    "wandb.add_tags": "true",
 }
 
 
@@ -120,7 +131,7 @@ def split_arguments(argv: list[str]) -> list[tuple[str, str]]:
         name, given, value = word[2:].partition("=")
         if not given:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        pairs.append((name, value))
+        pairs.append((RENAMED.get(name, name), value))
     return pairs
 
 
@@ -189,13 +200,12 @@ def decode(cls: type, raw: dict, where: str = "command line", prefix: str = "") 
     raw = dict(raw)
     if issubclass(cls, draccus.ChoiceRegistry):
         cls = _chosen(cls, raw, where, prefix)
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    if unknown := sorted(set(raw) - set(fields)):
+    hints = _parameters(cls)
+    if unknown := sorted(set(raw) - set(hints)):
         raise ValueError(f"{where}: {prefix}{unknown[0]} is not a field of {cls.__name__}.")
-    for name, f in fields.items():
-        if name not in raw and f.default is f.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where}: no {prefix}{name} given; set --{prefix}{name}... (see --help).")
+    for f in dataclasses.fields(cls):
+        if f.init and f.name not in raw and f.default is f.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}: no {prefix}{f.name} given; set --{prefix}{f.name}... (see --help).")
     values = {name: _decode_field(hints[name], value, where, prefix + name) for name, value in raw.items()}
     return cls(**values)
 
@@ -215,6 +225,9 @@ def _decode_field(hint: Any, value: Any, where: str, name: str) -> Any:
     inner = next((m for m in _members(hint) if dataclasses.is_dataclass(m)), None)
     if inner is not None and isinstance(value, dict):
         return decode(inner, value, where, name + ".")
+    kinds = set(_members(hint))
+    if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+        raise ValueError(f"{where}: {name}={str(value).lower()} is no number (a flag without a value means true).")
     try:
         return draccus.decode(hint, value)
     except DraccusException as e:
@@ -296,8 +309,9 @@ def read_config_file(cls: type, path: str) -> dict:
         raw = json.loads(file.read_text())
     except json.JSONDecodeError as e:
         raise ValueError(f"--config_path={path} is not valid JSON: {e}.") from e
-    if "env_eval_freq" in raw:
-        raw.setdefault("eval_freq", raw.pop("env_eval_freq"))
+    for newer, name in RENAMED.items():
+        if newer in raw:
+            raw.setdefault(name, raw.pop(newer))
     dropped: list[str] = []
     kept = _known_only(cls, raw, "", dropped)
     if dropped:

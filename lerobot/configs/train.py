@@ -277,12 +277,12 @@ class TrainPipelineConfig:
         write_json(self.to_dict(), Path(folder) / TRAIN_CONFIG_NAME)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, cli_args: list[str] | None = None, **_) -> "TrainPipelineConfig":
+    def from_pretrained(cls, path: str | Path, cli_args: list[str] | None = None, **hub) -> "TrainPipelineConfig":
         """Read a train_config.json (file, checkpoint folder or hub id), with `--field=value` arguments on top."""
         from lerobot.common.utils.hub import find_file
         from lerobot.configs import parser
 
-        file = path if Path(path).exists() else find_file(path, TRAIN_CONFIG_NAME)
+        file = path if Path(path).exists() else find_file(path, TRAIN_CONFIG_NAME, **hub)
         return parser.parse(cls, [f"--config_path={file}", *(cli_args or [])])
 
 

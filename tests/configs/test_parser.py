@@ -106,6 +106,7 @@ def test_a_train_config_is_read_back_without_unknown_fields(tmp_path, caplog):
     cfg.save_pretrained(tmp_path)
     raw = json.loads((tmp_path / "train_config.json").read_text())
     raw |= {"job": {"target": None}, "env_eval_freq": 5}
+    raw["dataset"] |= {"streaming": False, "return_uint8": False, "depth_output_unit": "mm", "repo_type": "dataset"}
     raw.pop("eval_freq")
     (tmp_path / "train_config.json").write_text(json.dumps(raw))
     again = parse(TrainPipelineConfig, [f"--config_path={tmp_path}", "--batch_size=2"])
@@ -134,10 +135,19 @@ def test_arguments_that_are_no_flags_are_refused():
 
 
 def test_flags_of_newer_releases_are_taken_at_their_defaults():
-    flags = ["--policy.type=act", "--dataset.streaming=False", "--use_rabc=false"]
-    assert parse(TrainPipelineConfig, [DATA, *flags]).policy.type == "act"
-    with pytest.raises(ValueError, match="--dataset.streaming=true is not done here"):
+    flags = ["--policy.type=act", "--dataset.streaming=False", "--dataset.repo_type=dataset", "--use_rabc=false"]
+    flags += ["--wandb.add_tags=true", "--job.target=local", "--policy.pretrained_revision=null", "--env_eval_freq=5"]
+    assert parse(TrainPipelineConfig, [DATA, *flags]).eval_freq == 5
+    with pytest.raises(ValueError, match="dataset.streaming=true.*StreamingLeRobotDataset"):
         parse(TrainPipelineConfig, [DATA, "--policy.type=act", "--dataset.streaming=true"])
+    with pytest.raises(ValueError, match="--use_rabc=true is not done here"):
+        parse(TrainPipelineConfig, [DATA, "--policy.type=act", "--use_rabc=true"])
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--policy.optimizer_lr=true"])
+def test_true_is_no_number(flag):
+    with pytest.raises(ValueError, match=f"{flag[2:].split('=')[0]}=true is no number"):
+        parse(TrainPipelineConfig, [DATA, "--policy.type=act", flag])
 
 
 def test_the_help_lists_environments_that_run_here():
