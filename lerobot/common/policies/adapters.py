@@ -128,7 +128,7 @@ def load_with_adapter(policy_class, name_or_path: str | Path, config, **options)
     base = read_json(file)["base_model_name_or_path"]
     config.use_peft = False  # for the base
     try:
-        policy = policy_class.from_pretrained(base, config=config, **options)
+        policy = policy_class.from_pretrained(base, config=config, **{**options, "revision": None})
     except FileNotFoundError as e:
         raise FileNotFoundError(
             f"The adapter '{name_or_path}' belongs to the policy '{base}', which is not there: {e} If it was moved, "

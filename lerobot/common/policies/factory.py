@@ -121,14 +121,15 @@ def make_pre_post_processors(
     """Return (preprocessor, postprocessor): loaded from a checkpoint, or built from the configuration and statistics.
 
     A checkpoint of a legacy layout has no processor files; its processors are built from the statistics inside its
-    weights. Overrides are keyed by registered step name. With `pretrained_path`, `dataset_stats` is ignored. Another
-    `vlm_model_name` than the one saved in the checkpoint's tokenizer step replaces its tokenizer.
+    weights. Overrides are keyed by registered step name; one that fits no step is a KeyError. With `pretrained_path`,
+    `dataset_stats` is ignored. Another `vlm_model_name` (of pi0: `tokenizer_name`) than the one saved in the
+    checkpoint's tokenizer step replaces its tokenizer. `kwargs`: options of the hub, and `pretrained_revision`.
     """
     given = preprocessor_overrides or {}, postprocessor_overrides or {}
     if pretrained_path is None:
         return _finish(policy_cfg, _override(_build(policy_cfg, dataset_stats), given))
     policy_cfg.pretrained_path = policy_cfg.pretrained_path or str(pretrained_path)  # its tokenizer may lie there
-    hub = {k: v for k, v in kwargs.items() if k in HUB_OPTIONS}
+    hub = {"revision": kwargs.get("pretrained_revision"), **{k: v for k, v in kwargs.items() if k in HUB_OPTIONS}}
     if find_file(pretrained_path, preprocessor_config_filename, required=False, **hub) is None:
         built = _build(policy_cfg, _statistics_in_weights(policy_cfg, pretrained_path, hub))
         return _finish(policy_cfg, _override(built, given))
@@ -137,7 +138,9 @@ def make_pre_post_processors(
     from lerobot.common.processor.loading import read_pipeline_file
 
     saved, _ = read_pipeline_file(pretrained_path, preprocessor_config_filename, **hub)
-    overrides = {"device_processor": {"device": policy_cfg.device}, **given[0]}
+    named = {step.get("registry_name") for step in saved["steps"]}
+    device = {"device_processor": {"device": policy_cfg.device}} if "device_processor" in named else {}
+    overrides = {**device, **given[0]}
     if tokenizer := _chosen_tokenizer(policy_cfg, saved):
         overrides["tokenizer_processor"] = {**tokenizer, **overrides.get("tokenizer_processor", {})}
     preprocessor = PolicyProcessorPipeline.from_pretrained(
@@ -172,17 +175,20 @@ def _finish(cfg: PreTrainedConfig, pipelines: tuple) -> tuple:
 
 
 def _chosen_tokenizer(cfg: PreTrainedConfig, saved: dict) -> dict:
-    """What `--policy.vlm_model_name` changes in the tokenizer step of a saved preprocessor, if it names another."""
-    wanted = getattr(cfg, "vlm_model_name", None)
+    """What the configuration changes in the tokenizer step of a saved preprocessor, if it names another tokenizer."""
+    wanted = getattr(cfg, "vlm_model_name", None) or getattr(cfg, "tokenizer_name", None)
     steps = [s.get("config", {}) for s in saved["steps"] if s.get("registry_name") == "tokenizer_processor"]
     return {"tokenizer_name": wanted} if wanted and any(s.get("tokenizer_name") != wanted for s in steps) else {}
 
 
 def _override(pipelines: tuple, overrides: tuple[dict, dict]) -> tuple:
-    """Rebuild steps of new pipelines with other constructor arguments, by registered name."""
+    """Rebuild steps of new pipelines with other constructor arguments, by registered name; KeyError for another."""
     from lerobot.common.processor.pipeline import registered_name
 
     for pipeline, by_name in zip(pipelines, overrides, strict=True):
+        available = [registered_name(step) for step in pipeline.steps]
+        if unused := sorted(by_name.keys() - set(available)):
+            raise KeyError(f"Override keys {unused} do not match any step of this pipeline; available: {available}.")
         for i, step in enumerate(pipeline.steps):
             name = registered_name(step)
             if name in by_name:

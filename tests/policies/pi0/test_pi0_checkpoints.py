@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lerobot.common.policies.factory import make_pre_post_processors
 from lerobot.common.policies.pi0.configuration_pi0 import PI0Config
 from lerobot.common.policies.pi0.modeling_pi0 import EMBEDDING, HEAD, UNUSED, PI0Policy
 from lerobot.common.policies.pi0.processor_pi0 import make_pi0_pre_post_processors
+from lerobot.common.policies.pi0.tokenizer_source import SHIPPED
 from lerobot.configs.policies import PreTrainedConfig
 
 from .conftest import SIZES, tiny_batch, tiny_config, tiny_policy
@@ -256,6 +258,16 @@ def test_processors():
 def test_an_absent_tokenizer_says_what_to_do():
     with pytest.raises(FileNotFoundError, match="--preset=pi0_mini"):
         make_pi0_pre_post_processors(tiny_config(tokenizer_name="nowhere_to_be_found"), STATS)
+
+
+def test_another_tokenizer_can_be_chosen_for_a_checkpoint(tmp_path):
+    config = tiny_config()
+    for part in (PI0Policy(config), *make_pi0_pre_post_processors(config, STATS)):
+        part.save_pretrained(tmp_path / "checkpoint")
+    shutil.copytree(SHIPPED / "pi0_mini", tmp_path / "other")
+    config.tokenizer_name = str(tmp_path / "other")
+    pre, _ = make_pre_post_processors(config, tmp_path / "checkpoint")
+    assert pre.steps[3].get_config()["tokenizer_name"] == config.tokenizer_name
 
 
 def test_aloha_units_are_converted_outside_of_the_normalization(tmp_path):
