@@ -197,6 +197,16 @@ def test_weights_of_the_original_release_are_found_in_the_download_cache(tmp_pat
     assert find_weights("facebook/dinov2-with-registers-base") == file
 
 
+def test_weights_of_a_net_that_only_sounds_like_a_published_one_are_not_taken_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("lerobot.common.utils.hub.hub_is_reachable", lambda: False)
+    file = tmp_path / "hub" / "checkpoints" / "dinov2_vits14_pretrain.pth"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(FileNotFoundError, match="weights of 'someone/grasping-small'"):
+        find_weights("someone/grasping-small")
+
+
 def test_missing_weights_without_network_name_every_way_out(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("lerobot.common.utils.hub.hub_is_reachable", lambda: False)

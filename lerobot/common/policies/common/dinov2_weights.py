@@ -120,25 +120,27 @@ def find_weights(name: str) -> Path:
         if not files:
             raise FileNotFoundError(f"--policy.vision_backbone='{name}': no {', '.join(WEIGHT_FILES)} or *.pth there.")
         return files[0]
-    hub_id = canonical_name(name) or name
-    original = Path(torch.hub.get_dir()) / "checkpoints" / f"{_original_name(hub_id)}_pretrain.pth"
-    for path in (
-        original if original.is_file() else None,
-        *(find_file(hub_id, f, required=False) for f in WEIGHT_FILES),
-    ):
-        if path is not None:
+    published = canonical_name(name)
+    original = _original_file(published) if published else None
+    if original and original.is_file():
+        return original
+    for filename in WEIGHT_FILES:
+        if path := find_file(published or name, filename, required=False):
             return path
     raise FileNotFoundError(
-        f"The weights of '{hub_id}' are neither in the cache (HF_HOME) nor could they be fetched (HF_ENDPOINT names a "
-        f"mirror). Set --policy.vision_backbone to a folder with its {SAFETENSORS_SINGLE_FILE}, "
-        "--policy.pretrained_backbone_weights to a weights file (of the original release: "
-        f"{original.name}, also found at {original}), or --policy.pretrained_backbone_weights=null for random ones."
+        f"The weights of '{published or name}' are neither in the cache (HF_HOME) nor could they be fetched "
+        f"(HF_ENDPOINT names a mirror). Set --policy.vision_backbone to a folder with its {SAFETENSORS_SINGLE_FILE}, "
+        "--policy.pretrained_backbone_weights to a weights file"
+        + (f" (of the original release: {original.name}, also found at {original})" if original else "")
+        + ", or --policy.pretrained_backbone_weights=null for random ones."
     )
 
 
-def _original_name(hub_id: str) -> str:
+def _original_file(hub_id: str) -> Path:
+    """Where torch keeps a published net as it was released first."""
     size = hub_id.rpartition("-")[2]
-    return f"dinov2_vit{size[:1]}14" + ("_reg4" if "registers" in hub_id else "")
+    registers = "_reg4" if "registers" in hub_id else ""
+    return Path(torch.hub.get_dir()) / "checkpoints" / f"dinov2_vit{size[:1]}14{registers}_pretrain.pth"
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
