@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lerobot.common.policies.common.attention import MultiheadAttention, attend
+from lerobot.common.policies.common.attention import MultiheadAttention, attend, bias_in
 
 MASK = torch.tensor([[False] * 4 + [True] * 3, [False] * 7])
 
@@ -45,3 +45,9 @@ def test_half_precision_on_a_cpu_is_computed_in_float32_and_returned_in_its_dtyp
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         got = attend(q, k, v, mask)
     assert torch.equal(got, expected.bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_bias_stays_finite_in_every_precision(dtype):
+    bias = bias_in(dtype, torch.tensor([0.0, torch.finfo(torch.float32).min / 2]))
+    assert bias.dtype is dtype and bias.isfinite().all() and bias[1] < -3e4

@@ -103,3 +103,9 @@ def test_added_noise():
     noisy = scheduler.add_noise(torch.ones(2, 3, 1), noise, torch.tensor([0, 99]))
     kept = scheduler.alphas_cumprod[[0, 99]]
     torch.testing.assert_close(noisy[:, 0, 0], kept.sqrt() + (1 - kept).sqrt() * 2)
+
+
+def test_training_on_another_device_leaves_sampling_where_it_was():
+    scheduler, x = NoiseScheduler(), torch.zeros(1, 2, device="meta")
+    assert scheduler.add_noise(x, x, torch.zeros(1, dtype=torch.long, device="meta")).device.type == "meta"
+    assert scheduler.step(torch.ones(1, 2), 50, torch.ones(1, 2), 40).device.type == "cpu"

@@ -33,13 +33,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     """
     if value.device.type != "cpu" or value.dtype == torch.float32:
         if mask is not None and mask.is_floating_point():
-            mask = mask.to(value.dtype)
+            mask = bias_in(value.dtype, mask)
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
     if _bfloat16_scores and mask is None and key.shape[2] >= LONG and value.dtype == torch.bfloat16:
         return _by_head(query, key, value)
     with torch.autocast("cpu", enabled=False):
         out = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), mask, dropout)
     return out.to(value.dtype)
+
+
+def bias_in(dtype: torch.dtype, bias: Tensor) -> Tensor:
+    """A float bias in another precision, still finite: float16 would make -inf of float32's largest, and rows NaN."""
+    return bias.clamp(min=torch.finfo(dtype).min / 2).to(dtype) if dtype == torch.float16 else bias.to(dtype)
 
 
 def _by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -34,12 +34,14 @@ class NoiseScheduler:
         self.kind, self.num_train_timesteps, self.prediction_type = kind, num_train_timesteps, prediction_type
         self.clip_range = clip_sample_range if clip_sample else None
         self.betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end, kind)
-        self.alphas_cumprod = (1 - self.betas).cumprod(0)  # float32 (T,)
+        self.alphas_cumprod = (1 - self.betas).cumprod(0)  # float32 (T,), on the CPU: `step` reads single numbers
+        self._on_device = self.alphas_cumprod  # where `add_noise` looks them up
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """sqrt(abar_t) clean + sqrt(1 - abar_t) noise; clean and noise (B, ...), timesteps int64 (B,)."""
-        self.alphas_cumprod = self.alphas_cumprod.to(clean.device)
-        kept = self.alphas_cumprod.to(clean.dtype)[timesteps].view(-1, *[1] * (clean.dim() - 1))
+        if self._on_device.device != clean.device:
+            self._on_device = self.alphas_cumprod.to(clean.device)
+        kept = self._on_device.to(clean.dtype)[timesteps].view(-1, *[1] * (clean.dim() - 1))
         return kept.sqrt() * clean + (1 - kept).sqrt() * noise
 
     def timesteps(self, num_inference_steps: int | None = None) -> list[int]:
