@@ -118,6 +118,23 @@ def test_pictures_with_the_channels_last_are_refused(name, policies):
         policy.select_action(batch)
 
 
+@pytest.mark.parametrize("name", ["act", "act_dinov2", "diffusion", "tdmpc", "vqbet"])
+def test_pictures_in_bytes_are_refused(name, policies):
+    policy, preprocessor = policies(name)
+    batch = observation(preprocessor)
+    batch[CAMERA] = torch.zeros(1, *SQUARE, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"'{CAMERA}' are torch.uint8.*images_to_float"):
+        policy.select_action(batch)
+
+
+@each_policy
+def test_the_checkpoint_of_another_policy_is_refused(name, tmp_path):
+    other = "tdmpc" if name != "tdmpc" else "act"
+    config_of(other).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="Policy needs a policy configuration .*get_policy_class"):
+        get_policy_class(name).from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["diffusion", "tdmpc", "vqbet"])
 def test_pictures_of_another_size_are_refused_where_the_network_has_one(name):
     policy = get_policy_class(name)(config_of(name, **({} if name == "tdmpc" else {"crop_shape": None})))

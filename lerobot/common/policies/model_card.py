@@ -70,4 +70,4 @@ def push_model(policy: PreTrainedPolicy, cfg: Any, api: HfApi | None = None) -> 
         info = api.upload_folder(
             repo_id=repo_id, folder_path=folder, commit_message="Upload policy weights, train config and readme"
         )
-    return getattr(info, "repo_url", None) and str(info.repo_url) or str(info)
+    return str(getattr(info, "repo_url", info))

@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
-import torch
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file, save_model
@@ -56,13 +55,19 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
 
     def __init__(self, config: PreTrainedConfig, *_args, **_kwargs):
         super().__init__()
-        if not isinstance(config, PreTrainedConfig):
-            raise ValueError(
-                f"{type(self).__name__} needs a policy configuration (a PreTrainedConfig), "
-                f"got {type(config).__name__}; to load a checkpoint use {type(self).__name__}.from_pretrained."
-            )
+        self.require_config(config)
         self.config = config
         self.legacy_stats: dict[str, dict[str, Tensor]] = {}
+
+    @classmethod
+    def require_config(cls, config: Any) -> None:
+        """ValueError unless `config` is one of this policy."""
+        if not isinstance(config, cls.config_class):
+            raise ValueError(
+                f"{cls.__name__} needs a policy configuration (a {cls.config_class.__name__}), got "
+                f"{type(config).__name__}; to load a checkpoint of any policy use "
+                "get_policy_class(config.type).from_pretrained(FOLDER, config=config)."
+            )
 
     @abc.abstractmethod
     def get_optim_params(self):
@@ -176,6 +181,7 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
         hub = {k: kwargs.pop(k) for k in (*HUB_OPTIONS, "resume_download") if k in kwargs}
         if config is None:
             config = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)
+        cls.require_config(config)
         if config.use_peft:
             return load_with_adapter(cls, pretrained_name_or_path, config, strict=strict, **hub)
         weights = find_file(pretrained_name_or_path, SAFETENSORS_SINGLE_FILE, **hub)
@@ -267,8 +273,3 @@ def _some(names, most: int = 8) -> str:
 def count_parameters(module: nn.Module, trainable: bool = False) -> int:
     """Number of parameters, or of those that are trained."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """The device that a module's parameters are on."""
-    return next(module.parameters()).device

@@ -105,11 +105,11 @@ class ACTPolicy(PreTrainedPolicy):
         prefix = known_prefix(prev_chunk_left_over, inference_delay, self.config.rtc_training_max_delay)
         with eval_mode(self):
             if prefix is None:
-                return self.model(batch)[0]
+                return self.model(batch)[0].float()  # autocast's half precision would round joint angles afterwards
             known, missing = prefix.shape[1], self.config.chunk_size - prefix.shape[1]
             given = (torch.arange(self.config.chunk_size, device=prefix.device) < known)[None]
             actions = self.model(batch, F.pad(prefix, (0, 0, 0, missing)), given)[0]
-            return torch.cat([prefix.to(actions).expand(len(actions), -1, -1), actions[:, known:]], 1)
+            return torch.cat([prefix.to(actions).expand(len(actions), -1, -1), actions[:, known:]], 1).float()
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """L1 over the valid steps of the chunk, plus kl_weight * KL of the latent while training.

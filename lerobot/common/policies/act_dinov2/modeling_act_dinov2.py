@@ -78,6 +78,7 @@ class ACTDINOv2Policy(ACTPolicy):
         hub = {k: v for k, v in kwargs.items() if k in HUB_OPTIONS}
         if config is None:
             config = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)
+        cls.require_config(config)
         if config.backbone_config is None:
             _fit_sizes(config, find_file(pretrained_name_or_path, SAFETENSORS_SINGLE_FILE, **hub))
         return super().from_pretrained(pretrained_name_or_path, config=config, **kwargs)

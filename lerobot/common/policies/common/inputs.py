@@ -79,6 +79,11 @@ def _check_picture(config: PreTrainedConfig, key: str, value: Tensor, fixed_size
             f"Pictures of '{key}' have shape {tuple(value.shape)}; expected (batch, {channels}, height, width), RGB in "
             "[0, 1]. A single frame gets its batch axis from the preprocessor."
         )
+    if not value.is_floating_point():
+        raise ValueError(
+            f"Pictures of '{key}' are {value.dtype}; policy '{config.type}' reads floats in [0, 1]: call "
+            "lerobot.common.processor.images_to_float on the batch before the preprocessor."
+        )
     if fixed_size and value.shape[-2:] != (height, width):
         raise ValueError(
             f"Pictures of '{key}' are {value.shape[-2]}x{value.shape[-1]}; policy '{config.type}' was built for "

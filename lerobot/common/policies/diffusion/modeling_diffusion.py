@@ -26,8 +26,8 @@ from lerobot.common.policies.diffusion.unet import (
     DiffusionConv1dBlock,
     DiffusionSinusoidalPosEmb,
 )
-from lerobot.common.policies.pretrained import PreTrainedPolicy, device_of
-from lerobot.common.policies.utils import eval_mode, get_dtype_from_parameters
+from lerobot.common.policies.pretrained import PreTrainedPolicy
+from lerobot.common.policies.utils import eval_mode, get_device_from_parameters, get_dtype_from_parameters
 
 __all__ = [
     "DiffusionConditionalResidualBlock1d",
@@ -158,7 +158,8 @@ class DiffusionModel(nn.Module):
         condition = self._encode(observations)
         if noise is None:
             shape = (len(condition), config.horizon, config.action_feature.shape[0])
-            noise = torch.randn(shape, dtype=get_dtype_from_parameters(self), device=device_of(self))
+            device = get_device_from_parameters(self)
+            noise = torch.randn(shape, dtype=get_dtype_from_parameters(self), device=device)
         actions = self.noise_scheduler.sample(
             lambda x, timesteps: self.unet(x, timesteps, condition), noise, config.num_inference_steps
         )

@@ -114,12 +114,8 @@ class SmolVLAConfig(PreTrainedConfig):
             )
 
     def _check_numbers(self) -> None:
-        least = dict.fromkeys(
-            ("chunk_size", "n_action_steps", "max_state_dim", "max_action_dim", "tokenizer_max_length", "num_steps"), 1
-        )
-        for name, smallest in {**least, "draws_per_sample": 1, "empty_cameras": 0}.items():
-            if getattr(self, name) < smallest:
-                raise ValueError(f"--policy.{name}={getattr(self, name)}: expected at least {smallest}.")
+        if self.empty_cameras < 0:
+            raise ValueError(f"--policy.empty_cameras={self.empty_cameras}: expected at least 0.")
         if not 0 < self.min_period < self.max_period:
             raise ValueError(
                 f"--policy.min_period={self.min_period}, --policy.max_period={self.max_period}: expected "

@@ -108,7 +108,7 @@ class VQBeTPolicy(PreTrainedPolicy):
                 stacklevel=2,
             )
         with eval_mode(self):
-            return self.vqbet.generate(self._history.window(batch))
+            return self.vqbet.generate(self._history.window(batch)).float()  # also under autocast
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the phase that the policy is in."""
