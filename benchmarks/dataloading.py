@@ -125,8 +125,8 @@ def _picture(np, number: int, height: int, width: int):
     return np.clip(picture + noise, 0, 255).astype(np.uint8)
 
 
-def record(root: Path, episodes: int, frames: int, height: int, width: int) -> None:
-    """A synthetic v3.0 dataset, h264: a textured background, moving blocks, a little noise."""
+def record(root: Path, episodes: int, frames: int, height: int, width: int, version: str = "v3.0") -> None:
+    """A synthetic dataset, h264: a textured background, moving blocks, a little noise."""
     import numpy as np
 
     from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
@@ -135,7 +135,7 @@ def record(root: Path, episodes: int, frames: int, height: int, width: int) -> N
     numbers = {"dtype": "float32", "shape": (6,), "names": None}
     video = {"dtype": "video", "shape": (height, width, 3), "names": ["height", "width", "channels"]}
     features = {"observation.state": numbers, "action": numbers, **dict.fromkeys(cameras, video)}
-    dataset = LeRobotDataset.create("bench/grasps", FPS, root=root, features=features, codebase_version="v3.0")
+    dataset = LeRobotDataset.create("bench/grasps", FPS, root=root, features=features, codebase_version=version)
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width]
     backgrounds = [np.stack([(x + c * 40) % 200, (y * 2) % 180, (x + y) % 160], -1).astype(np.int16) for c in (0, 1)]
@@ -235,18 +235,63 @@ def memory(args, root: Path) -> None:
 
 
 def many_episodes(args, folder: Path) -> None:
-    """Samples per second of datasets with ever more episodes."""
+    """Samples per second of datasets with ever more episodes: one file each (v2.1), and joined (v3.0)."""
     from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+    from lerobot.common.datasets.v30.convert_dataset_v21_to_v30 import convert
 
+    seed = folder / "seed"
+    if not seed.exists():
+        record(seed, 10, 30, 96, 128, "v2.1")
     for episodes in (10, 100, 1000):
-        root = folder / f"e{episodes}"
-        if not root.exists():
-            record(root, episodes, 10, 96, 128)
-        start = time.perf_counter()
-        dataset = LeRobotDataset(root=root, delta_timestamps=DELTAS)
-        opened = time.perf_counter() - start
-        rate, _ = measure(dataset, 0, args.batches, LeRobotDataset.collate)
-        print(f"{episodes:5} episodes: {rate:.0f} samples/s, opened in {opened:.2f} s")
+        old, new = folder / f"v21_{episodes}", folder / f"v30_{episodes}"
+        if not new.exists():
+            repeat_episodes(seed, old, episodes)
+            convert(LeRobotDataset(root=old), new, verify=False)
+        for root in (old, new):
+            start = time.process_time()
+            dataset = LeRobotDataset(root=root, delta_timestamps=DELTAS)
+            opened = time.process_time() - start
+            rate, cpu_rate = measure(dataset, 0, args.batches, LeRobotDataset.collate)
+            print(
+                f"{root.name:8}: {rate:.0f} samples/s, {cpu_rate:.0f} per CPU second, opened in {opened:.2f} CPU s",
+                flush=True,
+            )
+
+
+def repeat_episodes(source: Path, root: Path, episodes: int) -> None:
+    """A v2.1 dataset whose episodes are those of `source` over and over: new numbers, links to the same videos."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    info = json.loads((source / "meta/info.json").read_text())
+    lines = {name: (source / f"meta/{name}.jsonl").read_text().splitlines() for name in ("episodes", "episodes_stats")}
+    rows = {name: [json.loads(line) for line in text] for name, text in lines.items()}
+    count, first = info["total_episodes"], 0
+    cameras = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
+    tables = [pq.read_table(source / info["data_path"].format(episode_chunk=0, episode_index=i)) for i in range(count)]
+    (root / "meta").mkdir(parents=True)
+    for episode in range(episodes):
+        place = {"episode_chunk": episode // info["chunks_size"], "episode_index": episode}
+        table = tables[episode % count]
+        numbers = {"episode_index": [episode] * len(table), "index": range(first, first + len(table))}
+        for name, values in numbers.items():
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.int64()))
+        path = root / info["data_path"].format(**place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path)
+        for key in cameras:
+            path = root / info["video_path"].format(video_key=key, **place)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(
+                source / info["video_path"].format(video_key=key, episode_chunk=0, episode_index=episode % count), path
+            )
+        first += len(table)
+    for name, kept in rows.items():
+        new = [{**kept[i % count], "episode_index": i} for i in range(episodes)]
+        (root / f"meta/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in new))
+    (root / "meta/tasks.jsonl").write_text((source / "meta/tasks.jsonl").read_text())
+    totals = {"total_episodes": episodes, "total_frames": first, "total_videos": episodes * len(cameras)}
+    (root / "meta/info.json").write_text(json.dumps({**info, **totals, "splits": {"train": f"0:{episodes}"}}))
 
 
 def main() -> None:
