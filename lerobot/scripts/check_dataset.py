@@ -66,7 +66,7 @@ def main() -> None:
     if args.json:
         write_text(findings_as_json(findings), args.json)
     if args.html:
-        write_html(args.html, findings, check.meta, f"Check of {args.root}")
+        write_html(args.html, findings, check, f"Check of {args.root}")
     if args.fix:
         repair(args.root, findings, args.output)
     sys.exit(exit_code(findings))

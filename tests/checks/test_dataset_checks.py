@@ -82,7 +82,7 @@ NUMBERS = {
     "time.timestamp": (lambda r: set_column(r, "timestamp", lambda v: changed(v, slice(20, None), v[20:] + 0.05)), 20),
     "time.index": (lambda r: set_column(r, "index", lambda v: v + 1), 0),
     "joint.jump": (lambda r: set_column(r, "action", lambda v: changed(v, (30, 2), 400.0)), 30),
-    "data.unreadable": (lambda r: set_column(r, "action", lambda v: changed(v, (30, 2), np.nan)), None),
+    "data.nan": (lambda r: set_column(r, "action", lambda v: changed(v, (30, 2), np.nan)), 30),
     "stats.outdated": (lambda r: set_column(r, "action", lambda v: v + 5), None),
 }
 
@@ -93,8 +93,29 @@ def test_damaged_numbers(root, code):
     damage(root)
     finding = found(root, decode=False)[code]
     assert (finding.where.episode, finding.where.frame) == (1, frame)
-    if code in ("data.unreadable", "stats.outdated"):
+    if code in ("data.nan", "stats.outdated"):
         assert str(root) in finding.fix
+
+
+def test_a_jump_is_one_finding_however_many_joints_and_frames_it_has(root):
+    spikes = lambda v: changed(changed(v, (30, slice(1, 4)), 400.0), (45, 0), 400.0)  # noqa: E731
+    set_column(root, "action", spikes)
+    first, second = (f for f in check_dataset(root, decode=False) if f.code == "joint.jump")
+    assert (first.where.frame, first.where.last_frame, second.where.frame) == (30, 31, 45)
+    assert first.evidence["joints"] == ["motor_1", "motor_2", "motor_3"] and "(also motor_" in first.message
+    assert second.where.feature == "action[motor_0]" and "also" not in second.message
+
+
+def test_an_episode_that_cannot_be_read_is_still_asked_for_its_task(root):
+    rows = load_jsonlines(root / "meta/episodes.jsonl")
+    write_jsonlines(
+        [{**row, "tasks": [""] if row["episode_index"] == 1 else row["tasks"]} for row in rows],
+        root / "meta/episodes.jsonl",
+    )
+    set_column(root, "action", lambda v: changed(v, (30, 2), np.nan))
+    findings = found(root, decode=False)
+    assert findings["data.nan"].where.episode == findings["task.missing"].where.episode == 1
+    assert "--tasks=" in findings["task.missing"].fix
 
 
 def test_damaged_pictures(root):
@@ -182,7 +203,10 @@ def test_wrong_camera_statistics_of_lerobot_are_named_and_repaired(tmp_path):
 
 def command(root, *options) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "lerobot/scripts/check_dataset.py", str(root), *options], capture_output=True, text=True
+        [sys.executable, "lerobot/scripts/check_dataset.py", str(root), *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
@@ -190,8 +214,8 @@ def test_the_command_reports_repairs_and_exits_with_the_severity(root, tmp_path)
     set_column(root, "action", lambda v: changed(v, (30, 2), np.nan))
     page, data, output = tmp_path / "page.html", tmp_path / "findings.json", tmp_path / "repaired"
     run = command(root, f"--json={data}", f"--html={page}", "--fix", f"--output={output}")
-    assert run.returncode == 2 and "data.unreadable (episode 1)" in run.stdout, run.stderr
-    assert any(finding["code"] == "data.unreadable" for finding in json.loads(data.read_text()))
+    assert run.returncode == 2 and "data.nan (episode 1, frame 30)" in run.stdout, run.stderr
+    assert any(finding["code"] == "data.nan" for finding in json.loads(data.read_text()))
     assert "NaN" in page.read_text()
     assert len(LeRobotDataset(root=output)) == 120 and found(output) == {}
     assert command(output, "--fast").returncode == 0
@@ -200,4 +224,8 @@ def test_the_command_reports_repairs_and_exits_with_the_severity(root, tmp_path)
 def test_the_page_shows_the_frames_that_are_meant(root, tmp_path):
     write_video(root, [picture(1, min(i, 20)) for i in range(LENGTH)])
     command(root, f"--html={tmp_path / 'page.html'}")
-    assert (tmp_path / "page.html").read_text().count("<img src='data:image/jpeg;base64,") == 3
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<img src='data:image/jpeg;base64,") == 3 and "frame 20</figcaption>" in page
+    set_column(root, "action", lambda v: changed(v, (30, slice(1, 3)), 400.0))
+    command(root, "--fast", f"--html={tmp_path / 'page.html'}")
+    assert (tmp_path / "page.html").read_text().count("<polyline") == 2  # both joints that jump

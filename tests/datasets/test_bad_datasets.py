@@ -86,7 +86,7 @@ def test_nan_is_refused_with_file_episode_and_row(own_root):
 
     edit_column(own_root, "action", spoil)
     with pytest.raises(
-        DatasetError, match=r"Episode 1.*episode_000001.parquet.*'action': NaN in 1 rows, first in row 3"
+        DatasetError, match=r"Episode 1.*episode_000001.parquet.*'action': NaN in 1 of 8 rows, first in row 3"
     ):
         LeRobotDataset(root=own_root)
     assert len(LeRobotDataset(root=own_root, episodes=[0, 2])) == 11

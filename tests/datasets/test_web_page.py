@@ -7,9 +7,11 @@ import urllib.request
 
 import pytest
 
+from lerobot.common.checks.dataset_checks import check_dataset
 from lerobot.common.checks.finding import Finding, Where
-from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.common.datasets.web_page import make_server
+from lerobot.scripts.visualize_dataset_html import readable_episodes
 
 CAMERA = "observation.images.cam0"
 FINDING = Finding("joint.jump", "warning", "It jumps.", Where(1, 3))
@@ -48,7 +50,25 @@ def test_videos_are_given_in_ranges(address, recorded_root):
     assert part.read() == data[10:20]
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "/video?episode=1&camera=../../meta", "/episode?index=9", "/episode"])
+def test_a_damaged_episode_is_left_out_and_said(own_root, caplog):
+    (own_root / "data/chunk-000/episode_000001.parquet").write_bytes(b"PAR1")
+    meta = LeRobotDatasetMetadata(root=own_root)
+    assert readable_episodes(meta, check_dataset(own_root, decode=False)) == [0, 2]
+    assert "Not shown: error: data.unreadable (episode 1)" in caplog.text
+    assert readable_episodes(meta, []) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/picture?a=1",
+        "/picture?camera=x",
+        "/etc/passwd",
+        "/video?episode=1&camera=../../meta",
+        "/episode?index=9",
+        "/episode",
+    ],
+)
 def test_nothing_else_is_given(address, path):
     with pytest.raises(urllib.error.HTTPError, match="404"):
         get(address, path)

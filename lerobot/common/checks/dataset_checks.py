@@ -49,7 +49,7 @@ class DatasetCheck:
         yield from self._load()
         for episode in self.episodes:
             yield from numbers.check_time(episode, self.meta.fps, self.tolerance_s)
-            yield from numbers.check_tasks(episode)
+            yield from self._check_tasks(episode.index, episode.tasks)
             yield from numbers.check_length(episode, self.chunk)
         if self.episodes:
             yield from self._check_joints()
@@ -73,14 +73,21 @@ class DatasetCheck:
                 self.episodes.append(numbers.Episode(index, first, columns, tasks))
                 self._tables[index] = table
             except (DatasetError, OSError, KeyError) as e:
-                yield Finding("data.unreadable", "error", str(e), Where(index), fix=self.delete_command(index))
+                frame = getattr(e, "frame", None)
+                code = "data.unreadable" if frame is None else "data.nan"
+                yield Finding(code, "error", str(e), Where(index, frame), fix=self.delete_command(index))
+                yield from self._check_tasks(index, row["tasks"])
             first += row["length"]
+
+    def _check_tasks(self, episode: int, tasks: list[str]) -> Iterator[Finding]:
+        fix = f'{EDIT} --root={self.root} --output=FOLDER --tasks=\'{{"": "WHAT IS DONE"}}\''
+        yield from (replace(finding, fix=fix) for finding in numbers.check_tasks(episode, tasks))
 
     def delete_command(self, episode: int) -> str:
         """Leaves an episode out."""
         return f'{EDIT} --root={self.root} --output=FOLDER --delete="[{episode}]"'
 
-    def _joint_names(self, key: str) -> list[str]:
+    def joint_names(self, key: str) -> list[str]:
         names, width = self.meta.names[key], self.meta.shapes[key][0]
         names = next(iter(names.values())) if isinstance(names, dict) else names
         return list(names) if names and len(names) == width else [str(i) for i in range(width)]
@@ -89,7 +96,7 @@ class DatasetCheck:
         keys = [k for k in numbers.ROBOT_KEYS if k in self.meta.features and len(self.meta.shapes[k]) == 1]
         keys = [k for k in keys if self.meta.shapes[k][0] > 1]
         for key in keys:
-            names = self._joint_names(key)
+            names = self.joint_names(key)
             yield from numbers.check_joints(self.episodes, key, names)
             yield from numbers.check_jumps(self.episodes, key, names)
         if keys:
@@ -98,7 +105,7 @@ class DatasetCheck:
             for episode in self.episodes:
                 yield from numbers.check_idle_ends(episode, keys[0], span, self.meta.fps)
         if len(keys) == 2 and len({self.meta.shapes[key] for key in keys}) == 1:
-            yield from numbers.check_offset(self.episodes, self._joint_names(keys[1]), self.meta.fps)
+            yield from numbers.check_offset(self.episodes, self.joint_names(keys[1]), self.meta.fps)
 
     def _check_stats(self) -> Iterator[Finding]:
         fix = f"{CHECK} {self.root} --fix"

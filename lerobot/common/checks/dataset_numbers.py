@@ -54,11 +54,11 @@ def check_time(episode: Episode, fps: float, tolerance_s: float) -> Iterator[Fin
             yield Finding(f"time.{key}", "error", text, Where(episode.index, frame))
 
 
-def check_tasks(episode: Episode) -> Iterator[Finding]:
+def check_tasks(episode: int, tasks: Sequence[str]) -> Iterator[Finding]:
     """Every episode says what is done in it."""
-    if not any(task.strip() for task in episode.tasks):
+    if not any(task.strip() for task in tasks):
         text = "The episode has no task text; policies that read language learn nothing from it."
-        yield Finding("task.missing", "warning", text, Where(episode.index))
+        yield Finding("task.missing", "warning", text, Where(episode))
 
 
 def check_length(episode: Episode, chunk: int) -> Iterator[Finding]:
@@ -115,12 +115,23 @@ def check_jumps(episodes: Sequence[Episode], key: str, names: list[str]) -> Iter
     usual = np.quantile(np.concatenate(steps), 0.9, axis=0) if sum(map(len, steps)) else span
     for episode, moved in zip(episodes, steps, strict=True):
         jumped = (moved > JUMP * span) & (moved > JUMP_OVER_USUAL * np.maximum(usual, 1e-9))
-        for frame, joint in np.argwhere(jumped)[:3]:
-            text = f"Joint '{names[joint]}' moves {moved[frame, joint]:.4g} in one frame; 90 % of its steps are below "
-            text += f"{usual[joint]:.4g}."
-            evidence = {"step": float(moved[frame, joint]), "usual": float(usual[joint])}
-            where = Where(episode.index, int(frame) + 1, feature=f"{key}[{names[joint]}]")
+        for first, last in _runs(jumped.any(axis=1))[:3]:
+            joints = np.flatnonzero(jumped[first : last + 1].any(axis=0))
+            largest = moved[first : last + 1].max(axis=0)
+            worst = joints[np.argmax(largest[joints] / span[joints])]
+            others = ", ".join(names[joint] for joint in joints if joint != worst)
+            text = f"Joint '{names[worst]}' moves {largest[worst]:.4g} in one frame{others and f' (also {others})'}; "
+            text += f"90 % of its steps are below {usual[worst]:.4g}."
+            jumping = [names[joint] for joint in joints]
+            evidence = {"step": float(largest[worst]), "usual": float(usual[worst]), "joints": jumping}
+            where = Where(episode.index, first + 1, last + 1, feature=f"{key}[{names[worst]}]")
             yield Finding("joint.jump", "warning", text, where, evidence)
+
+
+def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """First and last position of each run of True; a spike is one run, there and back."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+    return [(int(first), int(end) - 1) for first, end in edges.reshape(-1, 2)]
 
 
 def still_frames(values: np.ndarray, span: np.ndarray) -> np.ndarray:

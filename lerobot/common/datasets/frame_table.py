@@ -133,9 +133,8 @@ def _convert(column: pa.ChunkedArray, key: str, feature: dict, file: EpisodeFile
     array = values.to_numpy(zero_copy_only=False).reshape(file.length, *shape)
     if array.dtype.kind == "f" and (bad := np.isnan(array)).any():
         rows = np.flatnonzero(bad.reshape(file.length, -1).any(axis=1))
-        raise DatasetError(
-            f"{where}: NaN in {len(rows)} rows, first in row {rows[0]}. Remove or record the episode again."
-        )
+        text = f"{where}: NaN in {len(rows)} of {file.length} rows, first in row {rows[0]}. Remove or record the "
+        raise DatasetError(text + "episode again.", int(rows[0]))
     dtypes = {"f": np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}
     if array.dtype.kind not in dtypes:
         raise DatasetError(f"{where}: type {column.type}, expected {feature['dtype']}.")

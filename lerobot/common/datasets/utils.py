@@ -48,7 +48,14 @@ PICTURE_DTYPES = ("image", "video")
 
 
 class DatasetError(ValueError):
-    """A dataset contradicts its metadata or cannot be read; the message names file and episode."""
+    """A dataset contradicts its metadata or cannot be read; the message names file and episode.
+
+    `frame`: the first frame of the episode that is meant, where there is one.
+    """
+
+    def __init__(self, message: str, frame: int | None = None):
+        super().__init__(message)
+        self.frame = frame
 
 
 # --- paths --------------------------------------------------------------------------------------------------

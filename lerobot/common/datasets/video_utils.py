@@ -43,6 +43,11 @@ class FrameTimestampError(ValueError):
     """A video has no frame near enough to a queried timestamp; the message names the file."""
 
 
+def _reason(error: Exception) -> str:
+    """What FFmpeg says, without its number and the file, which the message names already."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def get_safe_default_codec() -> str:
     """The decoding backend used when none is named."""
     return "pyav"
@@ -102,7 +107,7 @@ class VideoReader:
             self._stream = self._container.streams.video[0]
             packets = [p for p in self._container.demux(self._stream) if p.pts is not None and not p.is_discard]
         except (av.FFmpegError, IndexError) as e:
-            raise VideoDecodeError(f"Video '{path}' cannot be opened: {e}.") from e
+            raise VideoDecodeError(f"Video '{path}' cannot be opened: {_reason(e)}.") from e
         if not any(p.is_keyframe for p in packets):
             raise VideoDecodeError(f"Video '{path}' has no frames that can be decoded.")
         # One thread: a query decodes one to a few frames; cameras and workers provide the parallelism.
@@ -161,7 +166,7 @@ class VideoReader:
                 frame = self._frame(self._pts[number], not (goes_on[i] or goes_on[i + 1]))
             except (av.FFmpegError, EOFError) as e:
                 self._decoding = self._position = None
-                raise VideoDecodeError(f"Video '{self.path}' cannot be decoded: {e}.") from e
+                raise VideoDecodeError(f"Video '{self.path}' cannot be decoded: {_reason(e)}.") from e
             for place in places[number]:
                 take(place, frame)
 

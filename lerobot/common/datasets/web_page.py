@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import cv2
 import torch
 
-from lerobot.common.checks.finding import Finding
+from lerobot.common.checks.finding import Finding, by_severity
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.common.datasets.utils import DatasetError
 
@@ -32,7 +32,7 @@ def dataset_summary(dataset: LeRobotDataset, findings: list[Finding]) -> dict:
             {"index": index, "length": meta.episodes[index]["length"], "tasks": meta.episodes[index]["tasks"]}
             for index in dataset.episode_indices
         ],
-        "findings": [finding.to_dict() for finding in findings],
+        "findings": [finding.to_dict() for finding in by_severity(findings)],
     }
 
 
@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(picture_png(self.dataset, **query), "image/png")
             else:
                 self.send_error(404)
-        except (KeyError, ValueError, FileNotFoundError, DatasetError) as e:
+        except (KeyError, ValueError, TypeError, FileNotFoundError, DatasetError) as e:
             self.send_error(404, str(e)[:100].replace("\n", " "))
         except (BrokenPipeError, ConnectionResetError):  # the browser has seen enough of a video
             pass
