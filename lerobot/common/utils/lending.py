@@ -167,19 +167,24 @@ class Lent:
         for number in self.dropped:
             slots.pop(number, None)
         if self.handle is not None:
-            slots[self.number] = _map(self.handle.detach())
+            slots[self.number] = self._map()
         memory = slots[self.number]
         memory[MAPPED] = memory[READ] = 1
         view = memory[HEADER : HEADER + self.nbytes]
         weakref.finalize(view, _give_back, memory[:HEADER], os.getpid()).atexit = False
         return _tensor(view, self.dtype, self.shape)
 
-
-def _map(fd: int) -> np.ndarray:
-    try:
-        return np.frombuffer(mmap.mmap(fd, 0), np.uint8)
-    finally:
-        os.close(fd)
+    def _map(self) -> np.ndarray:
+        try:
+            fd = self.handle.detach()
+        except (EOFError, OSError) as e:  # PyTorch notices a little later
+            raise RuntimeError(
+                f"DataLoader worker (pid {self.pid}) ended while its batch was on the way: {e!r}."
+            ) from e
+        try:
+            return np.frombuffer(mmap.mmap(fd, 0), np.uint8)
+        finally:
+            os.close(fd)
 
 
 def _tensor(memory: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
