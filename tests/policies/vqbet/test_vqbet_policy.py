@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lerobot.common.policies.common.losses import shared_denominators
 from lerobot.common.policies.pretrained import count_parameters
 from lerobot.common.policies.vqbet.configuration_vqbet import VQBeTConfig
 from lerobot.common.policies.vqbet.modeling_vqbet import VQBeTPolicy
@@ -244,6 +245,20 @@ def test_chunks_with_a_padded_step_train_no_code_and_valid_steps_train_the_offse
     error = (filled[:, windows].flatten(1, 2) - out["predicted_action"].view(2, -1, 6)).abs()
     valid = ~batch["action_is_pad"][:, windows].flatten(1)
     torch.testing.assert_close(losses["offset_loss"], error[valid].mean())
+
+
+def test_a_divided_batch_has_the_loss_of_the_whole():
+    config = config_of(bet_softmax_temperature=1e-6)  # the codes that are drawn are the likeliest
+    policy = policy_of(config)
+    batch = batch_of(config)  # the second sample has padded steps
+    parts = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(2)]
+    masks = [policy.step_masks(part) for part in parts]
+    losses = []
+    for part, own in zip(parts, masks, strict=True):
+        valid = {name: sum((~m[name]).sum() for m in masks) / 2 for name in own}
+        with shared_denominators({name: float(valid[name] / (~own[name]).sum()) for name in own}):
+            losses.append(policy(part)[0])
+    torch.testing.assert_close(sum(losses) / 2, policy(batch)[0])
 
 
 def test_extra_inputs_do_not_shift_the_action_tokens():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lerobot.common.constants import ACTION, ACTION_IS_PAD, OBS_STATE
 from lerobot.common.policies.common.action_queue import ActionQueue
 from lerobot.common.policies.common.inputs import require_actions, require_inputs
-from lerobot.common.policies.common.losses import masked_mean, repeat_into_padding
+from lerobot.common.policies.common.losses import STEPS, masked_mean, repeat_into_padding
 from lerobot.common.policies.common.observation_history import ObservationHistory, training_windows
 from lerobot.common.policies.common.rgb_encoder import RgbEncoder as VQBeTRgbEncoder
 from lerobot.common.policies.common.vision_options import check_weights, takes_one_size
@@ -27,6 +27,7 @@ from lerobot.common.policies.vqbet.configuration_vqbet import VQBeTConfig
 from lerobot.common.policies.vqbet.vqbet_utils import GPT, MLP, ResidualVQ
 
 LAYERS = 2  # of codes
+CHUNKS, CHUNK_STEPS = "chunks", "chunk_steps"  # names of the masks that the second phase averages over
 COMMITMENT_WEIGHT = 5.0
 FOCAL_GAMMA = 2.0
 
@@ -110,6 +111,11 @@ class VQBeTPolicy(PreTrainedPolicy):
         with eval_mode(self):
             return self.vqbet.generate(self._history.window(batch)).float()  # also under autocast
 
+    def step_masks(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Chunks (B, R) that are cut short, whose code is not learnt, and padded steps of all chunks (B, R * c)."""
+        masks = super().step_masks(batch)
+        return self.vqbet.chunk_masks(masks[STEPS]) if masks else {}
+
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the phase that the policy is in."""
         config = self.config
@@ -146,17 +152,15 @@ class VQBeTModel(nn.Module):
         """First phase: the autoencoder's loss on every chunk of actions (B, T, A) that has no padded step."""
         chunks = actions[:, self.select_target_actions_indices].transpose(0, 1).flatten(0, 1)  # window after window
         if is_pad is not None:
-            chunks = chunks[self._is_whole(is_pad).T.flatten()]
+            chunks = chunks[~self.chunk_masks(is_pad)[CHUNKS].T.flatten()]
         return self.action_head.discretize(self.config.n_vqvae_training_steps, chunks)
 
     def compute_loss(
         self, batch: dict[str, Tensor], actions: Tensor, is_pad: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Second phase: loss of the chosen codes and of the correction."""
-        windows = self.select_target_actions_indices
-        whole = None if is_pad is None else self._is_whole(is_pad)
-        padded_steps = None if is_pad is None else is_pad[:, windows].flatten(1)
-        return self.action_head.loss_fn(self._tokens(batch), actions[:, windows], whole, padded_steps)
+        masks = {} if is_pad is None else self.chunk_masks(is_pad)
+        return self.action_head.loss_fn(self._tokens(batch), actions[:, self.select_target_actions_indices], masks)
 
     def generate(self, observations: dict[str, Tensor]) -> Tensor:
         """The present action token's chunk (B, c, A), given observations (B, O, ...)."""
@@ -164,9 +168,10 @@ class VQBeTModel(nn.Module):
         chunks = self.action_head(self._tokens(observations))["predicted_action"]
         return chunks[:, self.config.n_obs_steps - 1].unflatten(-1, (self.config.action_chunk_size, -1))
 
-    def _is_whole(self, is_pad: Tensor) -> Tensor:
-        """Which chunks have no padded step: bool (B, R)."""
-        return ~is_pad[:, self.select_target_actions_indices].any(-1)
+    def chunk_masks(self, is_pad: Tensor) -> dict[str, Tensor]:
+        """From padded actions (B, T): chunks (B, R) with a padded step, and the padded steps of all (B, R * c)."""
+        padded = is_pad[:, self.select_target_actions_indices]
+        return {CHUNKS: padded.any(-1), CHUNK_STEPS: padded.flatten(1)}
 
     def _tokens(self, batch: dict[str, Tensor]) -> Tensor:
         """What the transformer gives for each action token, (B, R, D)."""
@@ -269,14 +274,13 @@ class VQBeTHead(nn.Module):
         second = self._sample(secondary[:, None])
         return torch.stack([primary, secondary], dim=1), torch.cat([first, second], dim=1)
 
-    def loss_fn(
-        self, tokens: Tensor, targets: Tensor, whole: Tensor | None = None, padded_steps: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """tokens (B, R, D), target chunks (B, R, c, A); chunks whole (B, R), steps padded (B, R * c) or None."""
+    def loss_fn(self, tokens: Tensor, targets: Tensor, masks: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """tokens (B, R, D), target chunks (B, R, c, A), `masks` of `chunk_masks`, empty where nothing is padded."""
         config = self.config
         out = self(tokens)
         true_codes = self.vqvae_model.get_code(targets.flatten(0, 1))  # (N, G)
-        cut = None if whole is None else ~whole.view(-1, 1)  # chunks whose code is not the demonstrated one
+        padded_steps = masks.get(CHUNK_STEPS)
+        cut = masks[CHUNKS].view(-1, 1) if masks else None  # chunks whose code is not the demonstrated one
         primary = self._focal_loss_fn(out["logits"][:, 0], true_codes[:, 0], cut)
         secondary = self._focal_loss_fn(out["logits"][:, 1], true_codes[:, 1], cut)
         classification = config.primary_code_loss_weight * primary + config.secondary_code_loss_weight * secondary
@@ -285,20 +289,21 @@ class VQBeTHead(nn.Module):
         predicted = out["predicted_action"].reshape(targets.shape)
         decoded = out["decoded_action"].reshape(targets.shape)
         error = (targets - predicted).abs()
-        offset = masked_mean(error, padded_steps)
+        offset = masked_mean(error, padded_steps, steps=CHUNK_STEPS)
         loss = classification + config.offset_loss_weight * offset
         with torch.no_grad():
-            equal = [masked_mean(e[:, None], cut) for e in (out["codes"] == true_codes).float().unbind(1)]
+            right = (out["codes"] == true_codes).float().unbind(1)
+            equal = [masked_mean(e[:, None], cut, steps=CHUNKS) for e in right]
             valid = error if padded_steps is None else error.masked_fill(padded_steps[..., None], 0)
             info = {
                 "classification_loss": classification.detach(),
                 "offset_loss": offset.detach(),
                 "equal_primary_code_rate": equal[0],
                 "equal_secondary_code_rate": equal[1],
-                "vq_action_error": masked_mean((targets - decoded).abs(), padded_steps),
+                "vq_action_error": masked_mean((targets - decoded).abs(), padded_steps, steps=CHUNK_STEPS),
                 "offset_action_error": offset.detach(),
                 "action_error_max": valid.max(),
-                "action_mse_error": masked_mean(error.square(), padded_steps),
+                "action_mse_error": masked_mean(error.square(), padded_steps, steps=CHUNK_STEPS),
             }
         return loss, info
 
@@ -342,4 +347,4 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, is_pad: Tensor | None = None) -> Tensor:
         """logits (N, Kq), target int64 (N,), is_pad bool (N, 1) -> the mean over what is not padded."""
         log_p = logits.float().log_softmax(-1).gather(1, target[:, None])
-        return masked_mean(-((1 - log_p.exp()) ** self.gamma) * log_p, is_pad)
+        return masked_mean(-((1 - log_p.exp()) ** self.gamma) * log_p, is_pad, steps=CHUNKS)
