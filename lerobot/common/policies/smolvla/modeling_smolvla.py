@@ -283,23 +283,22 @@ class SmolVLAPolicy(PreTrainedPolicy):
             kept, masks = list(batch[FROZEN_PICTURES].unbind(1)), list(batch[FROZEN_MASK].unbind(1))
             return kept + [None] * (len(masks) - len(kept)), masks
         names = list(self.config.image_features)
-        present = [n for n in names if n in batch]
-        batch = images_to_float(batch)
-        if not present:
+        pictures = images_to_float({n: batch[n] for n in names if n in batch})
+        if not pictures:
             raise MissingInputError(
                 "All image features are missing from the batch. The policy reads "
                 f"{', '.join(names) or 'no camera'}; the batch has {', '.join(batch)}."
             )
         self._warn_of_absent([n for n in names if n not in batch])
-        images: list[Tensor | None] = [self._prepare_image(name, batch[name]) for name in present]
+        images: list[Tensor | None] = [self._prepare_image(name, picture) for name, picture in pictures.items()]
         count, device = images[0].shape[0], images[0].device
         masks = [
             batch[f"{n}_padding_mask"].bool()
             if f"{n}_padding_mask" in batch
             else torch.ones(count, dtype=torch.bool, device=device)
-            for n in present
+            for n in pictures
         ]
-        absent = min(len(names) - len(present), self.config.empty_cameras)
+        absent = min(len(names) - len(pictures), self.config.empty_cameras)
         masks += [torch.zeros(count, dtype=torch.bool, device=device)] * absent
         return images + [None] * absent, masks
 
