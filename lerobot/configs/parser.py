@@ -82,22 +82,37 @@ def read_value(text: str, kinds: set) -> Any:
     """Read one value as typed on a command line; `kinds` are the types that its flag can have.
 
     Lists and dicts may lack the quotes of JSON, as in YAML: `[laptop, phone]`, `{top: {type: opencv}}`. ValueError for
-    one that is not closed, and for a value that is no dict where only a dict can be.
+    one that is not closed, and for a plain value where only a list, a dict or a group of flags can be.
     """
     takes_text = bool(kinds & {str, Path})
     if text.lower() == "null" and type(None) in kinds:
         return None
     if takes_text:
         return text
-    if text.lower() in _SPELLINGS:
-        return _SPELLINGS[text.lower()]
-    try:
-        value = json.loads(text.replace("_", "") if text.replace("_", "").isdigit() else text)
-    except json.JSONDecodeError:
-        value = _read_container(text) if text.lstrip()[:1] in ("{", "[") else text
-    if not isinstance(value, dict) and all(kind is dict or typing.get_origin(kind) is dict for kind in kinds):
-        raise ValueError(f"{text}: expected names and values in braces, for example {{a: 1, b: 2}}.")
+    value = _SPELLINGS[text.lower()] if text.lower() in _SPELLINGS else _read_json(text)
+    _require_form(text, value, kinds - {type(None)})
     return value
+
+
+def _read_json(text: str) -> Any:
+    """A number, list or dict; what is none of them stays text."""
+    try:
+        return json.loads(text.replace("_", "") if text.replace("_", "").isdigit() else text)
+    except json.JSONDecodeError:
+        return _read_container(text) if text.lstrip()[:1] in ("{", "[") else text
+
+
+def _require_form(text: str, value: Any, kinds: set) -> None:
+    """ValueError where only a group, a dict or a list can be and `value` is none."""
+    if value is None or isinstance(value, dict):
+        return
+    forms = {typing.get_origin(kind) or kind for kind in kinds}
+    if all(dataclasses.is_dataclass(form) for form in forms):
+        raise ValueError(f"{text}: this is a group of flags, each written --group.name=value (see --help).")
+    if forms == {dict}:
+        raise ValueError(f"{text}: expected names and values in braces, for example {{a: 1, b: 2}}.")
+    if forms <= {list, tuple} and not isinstance(value, list):
+        raise ValueError(f"{text}: expected a list in brackets, for example [1, 2].")
 
 
 def _read_container(text: str) -> Any:

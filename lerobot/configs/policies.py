@@ -70,6 +70,8 @@ class PreTrainedConfig(draccus.ChoiceRegistry, HubMixin, abc.ABC):
         for name, modes in (("frozen_features", FROZEN_FEATURE_MODES), ("inference", INFERENCE_MODES)):
             if getattr(self, name) not in modes:
                 raise ValueError(f"--policy.{name}={getattr(self, name)}: expected one of {', '.join(modes)}.")
+        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
+            raise ValueError(f"--policy.image_size={self.image_size}: expected [height,width], each at least 1.")
         for name in ("n_obs_steps", *self.counts):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--policy.{name}={value}: expected at least 1.")

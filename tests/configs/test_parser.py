@@ -144,6 +144,18 @@ def test_flags_of_newer_releases_are_taken_at_their_defaults():
         parse(TrainPipelineConfig, [DATA, "--policy.type=act", "--use_rabc=true"])
 
 
+@pytest.mark.parametrize("flag", ["--policy", "--policy=CHECKPOINT", "--dataset=data"])
+def test_a_group_of_flags_takes_no_value(flag):
+    with pytest.raises(ValueError, match=f"{flag}.*group of flags.*--group.name=value"):
+        parse(TrainPipelineConfig, [DATA, flag])
+
+
+@pytest.mark.parametrize("flag", ["--policy.cameras=laptop", "--policy.image_size=96", "--dataset.episodes=0,1"])
+def test_a_list_stands_in_brackets(flag):
+    with pytest.raises(ValueError, match=f"{flag}: expected a list in brackets"):
+        parse(TrainPipelineConfig, [DATA, "--policy.type=act", flag])
+
+
 @pytest.mark.parametrize("flag", ["--steps", "--policy.optimizer_lr=true"])
 def test_true_is_no_number(flag):
     with pytest.raises(ValueError, match=f"{flag[2:].split('=')[0]}=true is no number"):

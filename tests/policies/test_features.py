@@ -36,3 +36,9 @@ def test_pictures_reach_the_network_in_the_size_they_are_resized_to():
     config = ACTConfig(device="cpu", image_size=(32, 40))
     set_features(config, FEATURES)
     assert set(config.image_shapes.values()) == {(3, 32, 40)}
+
+
+@pytest.mark.parametrize("size", [(0, 96), (96,), (3, 96, 96)])
+def test_a_size_that_no_picture_has_is_refused(size):
+    with pytest.raises(ValueError, match="--policy.image_size=.*height,width"):
+        ACTConfig(device="cpu", image_size=size)
