@@ -1,13 +1,21 @@
 """Give a motor its id and baud rate; exactly one motor is connected meanwhile.
 
 python lerobot/scripts/configure_motor.py --port=/dev/ttyACM0 --brand=dynamixel --model=xl330-m288 --ID=3
+
+With --answer_all instead, every motor of an arm is told to answer again (Status_Return_Level 2).
 """
 
 from __future__ import annotations
 
 import argparse
 
-from lerobot.common.robot_devices.motors.control_table import BAUD_RATES, CONTROL_TABLE, DEFAULT_BAUD_RATE, MODELS
+from lerobot.common.robot_devices.motors.control_table import (
+    ANSWER_ALL,
+    BAUD_RATES,
+    CONTROL_TABLE,
+    DEFAULT_BAUD_RATE,
+    MODELS,
+)
 from lerobot.common.robot_devices.motors.dynamixel_port import DynamixelPort
 from lerobot.common.utils.utils import run_command
 
@@ -51,15 +59,39 @@ def configure_motor(path: str, model: str, motor: int, baud_rate: int = DEFAULT_
         port.close()
 
 
+def answer_all(path: str, baud_rate: int = DEFAULT_BAUD_RATE) -> list[int]:
+    """Set Status_Return_Level of every motor on a port to 2, and read it back; their ids. OSError."""
+    port, register = DynamixelPort(path, baud_rate), CONTROL_TABLE["Status_Return_Level"]
+    port.open()
+    try:
+        found = [motor for motor in SCANNED_IDS if port.ping(motor, tries=2) is not None]
+        if not found:
+            raise OSError(f"No motor answers on '{path}' at {baud_rate} baud: is the arm's power on?")
+        port.sync_write(*register, dict.fromkeys(found, ANSWER_ALL))  # one that is silent acknowledges nothing
+        levels = [block[0] for block in port.sync_read(*register, found)]
+        if set(levels) != {ANSWER_ALL}:
+            raise OSError(f"The motors {found} have Status_Return_Level {levels}, expected {ANSWER_ALL}: try again.")
+        print(f"Motors {found} answer every instruction.")
+        return found
+    finally:
+        port.close()
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", required=True)
     parser.add_argument("--brand", choices=("dynamixel",), default="dynamixel")
-    parser.add_argument("--model", choices=sorted(MODELS), required=True)
-    parser.add_argument("--ID", type=int, required=True)
+    parser.add_argument("--model", choices=sorted(MODELS))
+    parser.add_argument("--ID", type=int)
     parser.add_argument("--baudrate", type=int, default=DEFAULT_BAUD_RATE)
+    parser.add_argument("--answer_all", action="store_true", help="make every motor of an arm answer again")
     args = parser.parse_args()
+    if args.answer_all:
+        run_command(lambda: answer_all(args.port, args.baudrate))
+        return
+    if args.model is None or args.ID is None:
+        parser.error("--model and --ID are needed to configure a motor")
     run_command(lambda: configure_motor(args.port, args.model, args.ID, args.baudrate))
 
 

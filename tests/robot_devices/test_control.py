@@ -401,6 +401,62 @@ def test_a_servo_that_restarted_ends_the_run(robot):
     assert robot.clock.now() < 2.0
 
 
+def test_servos_that_stopped_by_themselves_are_told_woken_and_limited_again(robot, caplog):
+    bus = robot.follower_arms["main"]
+    speed = bus.read("Profile_Velocity").tolist()
+    robot.watch(True)
+    target = torch.from_numpy(robot.envelopes["main"].commanded + [0, -40, 0, 0, 0, 0])
+    robot.send_action(target)
+    robot.clock.wait(3.0)  # nothing is said on the bus for longer than the watchdog waits
+    assert bus.read("Bus_Watchdog").tolist() == [255] * 6 and not bus.read("Profile_Velocity").any()
+    start = robot.follower_positions()
+    robot.send_action(target)
+    assert "stopped by themselves" in caplog.text and "shoulder_pan, shoulder_lift" in caplog.text
+    assert bus.read("Profile_Velocity").tolist() == speed and bus.read("Bus_Watchdog").tolist() == [125] * 6
+    goals = np.array(robot.twin.ask("state")["goals"])
+    assert np.abs(goals - start).max() < 3.0, "it goes on slowly from where it is"
+    robot.watch(False)
+
+
+def test_an_arm_that_a_dead_program_left_stopped_is_woken_before_its_torque_is_on(caplog):
+    made = make_robot("koch_sim", time="lockstep", cameras={}, supervise=False)
+    made.open()
+    bus = made.follower_arms["main"]
+    bus.write("Operating_Mode", 4)
+    bus.set_torque(True)
+    bus.write("Bus_Watchdog", 10)
+    made.clock.wait(1.0)
+    made.energise()
+    assert "had been stopped by their watchdog" in caplog.text and all(torques(made))
+    assert bus.read("Goal_Current", "gripper")[0] == made.envelope_config.gripper_current
+    made.disconnect(land=False)
+
+
+def test_an_arm_that_presses_against_the_table_shuts_down_and_the_run_ends(robot):
+    low = torch.tensor([0.0, -15.0, -10.0, 0.0, 0.0, 10.0])
+    with pytest.raises(ConnectionError, match="Hardware error of .*: overload"):
+        for _ in range(30 * 30):
+            robot.send_action(low)
+            robot.clock.wait(1 / 30)
+            robot.follower_positions()
+    assert not all(torques(robot))
+
+
+def test_a_power_cut_costs_the_count_of_turns_and_connecting_finds_the_pose_again():
+    made = make_robot("koch_sim", time="lockstep", cameras={}, supervise=False)
+    made.connect()
+    before = made.follower_positions()
+    for motor in range(1, 7):
+        made.twin.ask("fault", kind="restart", motor=motor)
+    raw = made.follower_arms["main"].read_with_motor_ids(["xl330-m288"], [3], "Present_Position")[0]
+    assert raw < 200, "the elbow lay at 180 degrees, just beyond a turn"
+    made.energise()
+    made.clock.wait(0.5)
+    np.testing.assert_allclose(made.follower_positions(), before, atol=5)
+    assert made.follower_arms["main"].read("Position_P_Gain", "elbow_flex")[0] == 1500
+    made.disconnect(land=False)
+
+
 def test_a_policy_that_orders_the_joints_differently_is_refused_before_torque(tmp_path, capsys):
     root, cameras = tmp_path / "cubes", '{"laptop": {"type": "sim", "name": "laptop", "width": 64, "height": 48}}'
     run(*RECORD, f"--control.root={root}", "--control.num_episodes=1", "--control.episode_time_s=0.2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -16,6 +17,7 @@ from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, koch_motors
 from lerobot.common.robot_devices.robots.dynamixel_calibration import calibration_from_poses, run_arm_calibration
 from lerobot.common.robot_devices.utils import RobotDeviceAlreadyConnectedError, RobotDeviceNotConnectedError
+from lerobot.scripts import configure_motor
 
 needs_sdk = pytest.mark.skipif(find_spec("dynamixel_sdk") is None, reason="the extra koch is not installed")
 
@@ -157,6 +159,38 @@ def test_another_baud_rate_is_found_and_told(arm):
         servo.set("Baud_Rate", 1)
     (finding,) = check_motors("main_follower", arm)
     assert finding.code == "robot.bus.silent" and finding.evidence["answering_baud_rate"] == 57_600
+
+
+@pytest.mark.patience(0.1)
+@pytest.mark.parametrize(
+    "level, word", [(0, "elbow_flex answer a ping but no read"), (1, "elbow_flex acknowledge no write")]
+)
+def test_motors_that_do_not_answer_all_are_told_and_mended_by_the_command_named(arm, level, word, capsys, monkeypatch):
+    arm.servos[2].set("Status_Return_Level", level)
+    (finding,) = check_motors("main_follower", arm)
+    assert (finding.code, finding.severity) == ("robot.motor.answers", "error")
+    assert f"{word} ({level})" in finding.message
+    arm.disconnect(torque_off=False)
+    command = finding.fix.split(", or ")[0].split()
+    monkeypatch.setattr(sys, "argv", command[1:])
+    configure_motor.main()
+    assert "Motors [1, 2, 3, 4, 5, 6] answer" in capsys.readouterr().out
+    assert [servo.get("Status_Return_Level") for servo in arm.servos] == [2] * 6
+
+
+def test_stopped_motors_are_named_and_take_goals_again(arm):
+    assert arm.wake() == []
+    arm.set_torque(True)
+    arm.write("Bus_Watchdog", 1, "wrist_roll")
+    with arm.sim.lock:
+        arm.servos[4].tick(0.1)
+    before = goals(arm)[4]
+    arm.write("Goal_Position", before + 9, "wrist_roll")
+    assert goals(arm)[4] == before, "a goal for a stopped motor is lost, and nobody tells"
+    assert arm.wake() == ["wrist_roll"]
+    arm.write("Goal_Position", before + 9, "wrist_roll")
+    arm.read("ID")
+    assert goals(arm)[4] == before + 9
 
 
 @needs_sdk

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from lerobot.common.robot_devices.simulation.packets import Packet, PacketReader, status
-from lerobot.common.robot_devices.simulation.servo import Servo
+from lerobot.common.robot_devices.motors.control_table import CONTROL_TABLE
+from lerobot.common.robot_devices.simulation.packets import (
+    PING,
+    READ,
+    REBOOT,
+    SYNC_READ,
+    WRITE,
+    Packet,
+    PacketReader,
+    status,
+)
+from lerobot.common.robot_devices.simulation.pty_server import ServoBus
+from lerobot.common.robot_devices.simulation.servo import CLEAR_TURNS, Servo
 
 VECTORS = {
     "FF FF FD 00 01 03 00 01 19 4E": Packet(1, 0x01),
@@ -89,3 +100,90 @@ def test_the_watchdog_stops_the_motor_until_it_is_cleared():
     assert servo.get("Bus_Watchdog") == 0xFF and servo.write(116, goal) == 4
     servo.write(98, b"\x00")
     assert servo.write(116, goal) == 0
+
+
+def test_a_stopped_servo_refuses_everything_but_being_woken():
+    servo = Servo(1, "xl330-m288")
+    servo.write(11, b"\x04")
+    assert servo.write(98, b"\x80") == 4, "1 to 127 units, or 0"
+    assert servo.write(98, b"\xff") == 4, "-1 is what it reads, not what it takes"
+    servo.write(112, (100).to_bytes(4, "little"))
+    servo.write(64, b"\x01")
+    servo.write(98, b"\x7f")
+    servo.tick(2.5)
+    assert not servo.stopped
+    servo.tick(0.1)
+    assert servo.stopped and servo.read(98, 1) == (0, b"\xff")
+    for address, data in ((100, b"\x01\x00"), (102, b"\x01\x00"), (104, bytes(4)), (116, bytes(4)), (98, b"\x05")):
+        assert servo.write(address, data) == 4
+    assert servo.torque and servo.write(98, b"\x00") == 0 and not servo.stopped
+
+
+def test_a_change_of_mode_puts_gains_profile_and_limits_back_and_the_same_mode_does_not():
+    servo = Servo(1, "xl330-m288")
+    factory = {name: servo.get(name) for name in ("Velocity_I_Gain", "Velocity_P_Gain", "Position_I_Gain")}
+    changed = (*factory, "Feedforward_1st_Gain", "Feedforward_2nd_Gain", "Profile_Velocity", "Profile_Acceleration")
+    for name in (*changed, "Goal_PWM", "Goal_Current"):
+        servo.set(name, 7)
+    servo.write(11, b"\x03")
+    assert servo.get("Goal_Current") == 7, "mode 3 it was in already"
+    servo.write(11, b"\x05")
+    assert [servo.get(name) for name in changed] == [*factory.values(), 0, 0, 0, 0]
+    assert (servo.get("Goal_PWM"), servo.get("Goal_Current")) == (885, 1750)
+
+
+@pytest.mark.parametrize(
+    "register, value, error",
+    [(7, 253, 4), (8, 7, 4), (9, 255, 4), (31, 101, 4), (64, 2, 4), (68, 3, 4), (84, 16_384, 4), (36, 886, 4)]
+    + [(20, 1_044_480, 4), (48, 4096, 4), (100, 886, 6), (102, 1751, 6), (112, 446, 6), (108, 32_768, 4)],
+)
+def test_a_number_that_a_register_does_not_take_is_refused(register, value, error):
+    servo = Servo(1, "xl330-m288")
+    size = dict(CONTROL_TABLE.values())[register]
+    before = bytes(servo.memory)
+    assert servo.write(register, value.to_bytes(size, "little")) == error and servo.memory == before
+
+
+@pytest.mark.parametrize("level, answered", [(0, {PING}), (1, {PING, READ, SYNC_READ}), (2, None)])
+def test_the_return_level_decides_what_is_answered(level, answered):
+    servo = Servo(1, "xl330-m288")
+    bus = ServoBus([servo])
+    servo.set("Status_Return_Level", level)
+    packets = [Packet(1, PING), Packet(1, READ, b"\x84\x00\x04\x00"), Packet(1, WRITE, b"\x41\x00\x01")]
+    packets += [Packet(0xFE, SYNC_READ, b"\x84\x00\x04\x00\x01"), Packet(1, 0x05), Packet(1, REBOOT)]
+    heard = {packet.instruction for packet in packets if bus.receive(packet.encode())}
+    assert heard == (answered or {packet.instruction for packet in packets})
+    assert servo.get("Status_Return_Level") == 2, "the reboot was obeyed, and it is a register of the RAM"
+
+
+def test_turns_are_lost_with_the_power_and_by_the_clear_instruction_and_mode_4_as_one_likes():
+    servo = Servo(1, "xl430-w250", mode_4_forgets_turns=False)
+    servo.slip(2)
+    servo.write(11, b"\x04")
+    assert servo.get("Present_Position") == 2048 + 2 * 4096
+    assert servo.clear_turns(b"\x01") == 1 and servo.clear_turns(CLEAR_TURNS) == 0
+    assert servo.get("Present_Position") == 2048
+    servo.slip(-1)
+    servo.reboot()
+    assert (servo.get("Operating_Mode"), servo.get("Present_Position")) == (4, 2048)
+
+
+def test_a_load_held_too_long_or_too_hot_ends_in_a_shutdown():
+    servo = Servo(1, "xl330-m288")
+    servo.write(64, b"\x01")
+    servo.load = 0.9
+    servo.tick(1.9)
+    servo.load = 0.5
+    servo.tick(0.1)
+    servo.load = -0.9
+    servo.tick(1.9)
+    assert servo.torque and servo.get("Present_Current") < -1000, "no two seconds at a stretch"
+    servo.tick(0.2)
+    assert not servo.torque and servo.get("Hardware_Error_Status") == 1 << 5
+    servo.tick(0.1)
+    assert servo.get("Present_Current") == 0
+    warm = Servo(2, "xl430-w250")
+    warm.write(64, b"\x01")
+    warm.celsius, warm.load = 72.5, 0.7
+    warm.tick(0.1)
+    assert not warm.torque and warm.get("Hardware_Error_Status") == 1 << 2 and warm.get("Present_Temperature") == 72

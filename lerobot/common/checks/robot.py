@@ -42,7 +42,29 @@ def check_motors(arm: str, bus) -> list[Finding]:
             evidence = {"motor": name, "found": number, "expected": MODELS[expected].number}
             found.append(Finding("robot.motor.model", "error", text, evidence=evidence, fix=fix))
     answering = [name for name, number in present.items() if number is not None]
+    terse = check_answers(arm, bus, answering)
+    if terse:
+        return found + terse  # nothing else can be asked of them
     return found + check_drive_modes(arm, bus, answering) + check_health(arm, bus, answering)
+
+
+def check_answers(arm: str, bus, names: list[str]) -> list[Finding]:
+    """Servos that do not answer every instruction (Status_Return_Level), so that no write to them can be trusted."""
+    from lerobot.common.robot_devices.motors.control_table import ANSWER_ALL
+
+    levels = {name: level for name in names if (level := bus.answer_level(name)) != ANSWER_ALL}
+    if not levels:
+        return []
+    silent = [name for name, level in levels.items() if level == 0]
+    deaf = [name for name, level in levels.items() if level]
+    parts = [f"{', '.join(silent)} answer a ping but no read (0)"] if silent else []
+    parts += [f"{', '.join(deaf)} acknowledge no write ({levels[deaf[0]]})"] if deaf else []
+    text = (
+        f"{arm}: Status_Return_Level of {len(levels)} motors on '{bus.port}' is not {ANSWER_ALL}: {'; '.join(parts)}."
+    )
+    command = f"python lerobot/scripts/configure_motor.py --port={bus.port} --answer_all"
+    fix = f"{command}, or switch the arm's power off and on"
+    return [Finding("robot.motor.answers", "error", text, evidence={"levels": levels}, fix=fix)]
 
 
 def check_drive_modes(arm: str, bus, names: list[str]) -> list[Finding]:

@@ -84,6 +84,8 @@ DEFAULT_BAUD_RATE = 1_000_000
 STEPS_PER_DEGREE = RESOLUTION / 360.0
 VELOCITY_UNIT = 0.229 * 6  # degrees per second of one unit of Profile_Velocity
 WATCHDOG_UNIT = 0.020  # seconds of one unit of Bus_Watchdog
+MOST_WATCHDOG, WATCHDOG_TRIPPED = 127, 0xFF  # units at most; what it reads (-1) once the servo has stopped by itself
+ANSWER_ALL = 2  # Status_Return_Level: 0 answers a ping only, 1 also reads, 2 everything; lost with the power
 
 POSITION_MODE, EXTENDED_POSITION_MODE, CURRENT_POSITION_MODE = 3, 4, 5
 HARDWARE_ERRORS = {0: "input voltage", 2: "overheating", 3: "encoder", 4: "electrical shock", 5: "overload"}
@@ -98,14 +100,15 @@ class MotorModel:
     hottest: int
     has_current: bool
     position_gains: tuple[int, int, int]  # P, I, D at the factory
+    velocity_gains: tuple[int, int]  # P, I at the factory
     shutdown: int
     velocity_limit: int  # at the factory; no profile may be faster
 
 
 MODELS = {
-    "xl430-w250": MotorModel(1060, (6.0, 14.0), 72, False, (640, 0, 4000), 52, 265),
-    "xl330-m288": MotorModel(1200, (3.5, 7.0), 70, True, (400, 0, 0), 53, 445),
-    "xl330-m077": MotorModel(1190, (3.5, 7.0), 70, True, (400, 400, 0), 53, 1620),
+    "xl430-w250": MotorModel(1060, (6.0, 14.0), 72, False, (640, 0, 4000), (100, 1000), 52, 265),
+    "xl330-m288": MotorModel(1200, (3.5, 7.0), 70, True, (400, 0, 0), (180, 1600), 53, 445),
+    "xl330-m077": MotorModel(1190, (3.5, 7.0), 70, True, (400, 400, 0), (40, 400), 53, 1620),
 }
 MODEL_NAMES = {model.number: name for name, model in MODELS.items()}
 

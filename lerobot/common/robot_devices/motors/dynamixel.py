@@ -26,6 +26,7 @@ from lerobot.common.robot_devices.motors.control_table import (
     CONTROL_TABLE,
     MODELS,
     SIGNED,
+    WATCHDOG_TRIPPED,
     hardware_errors,
     to_signed,
 )
@@ -34,6 +35,7 @@ from lerobot.common.robot_devices.utils import DeviceAlreadyConnectedError, Devi
 
 READ_TRIES = 10
 OFF_TRIES = 3
+LEVEL_TRIES = 4
 GOALS = ("Goal_Position", "Goal_Velocity", "Goal_Current", "Goal_PWM")  # sent every tick: sync write, no answer
 MOST_SCANNED_ID = 252
 
@@ -145,6 +147,14 @@ class DynamixelMotorsBus:
     def ping(self, name: str) -> int | None:
         """The model number of a motor, None without an answer."""
         return self._require().ping(self.motors[name][0])
+
+    def answer_level(self, name: str) -> int:
+        """Status_Return_Level of a motor that answers a ping; 0 for one that does not answer when it is read."""
+        motor, model = self.motors[name]
+        try:
+            return int(self.read_with_motor_ids([model], [motor], "Status_Return_Level", LEVEL_TRIES)[0])
+        except ConnectionError:
+            return 0
 
     def are_motors_configured(self) -> bool:
         """Whether every motor answers to its id."""
@@ -298,6 +308,16 @@ class DynamixelMotorsBus:
         address, size = CONTROL_TABLE["Goal_Position"]
         for name, value in zip(names, raw, strict=True):
             self._require().write(self.motors[name][0], address, size, int(value))
+
+    def wake(self) -> list[str]:
+        """Let motors that their bus watchdog has stopped take goals again, with the watchdog off; their names.
+
+        The stop may have cost them their speed limit (Profile_Velocity), which whoever set it sets again.
+        """
+        states = zip(self.motors, self.read("Bus_Watchdog"), strict=True)
+        stopped = [name for name, state in states if state == WATCHDOG_TRIPPED]
+        self.write("Bus_Watchdog", 0, stopped)
+        return stopped
 
     def health(self, motor_names: str | list[str] | None = None) -> dict[str, MotorHealth]:
         """Supply, temperature and hardware errors per motor."""

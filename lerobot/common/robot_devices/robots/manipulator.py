@@ -173,8 +173,15 @@ class ManipulatorRobot:
 
     def energise(self, calibrate: bool = True) -> None:
         """Torque off, calibrate, find the present pose, configure, and switch the followers' torque on."""
-        for bus in self.buses.values():
+        for name, bus in self.buses.items():
             bus.set_torque(False)
+            if stopped := bus.wake():
+                logging.warning(
+                    "%s: %s had been stopped by their watchdog: the last program ended, or its cable came off, "
+                    "while they moved. They take goals again.",
+                    name,
+                    ", ".join(stopped),
+                )
         if calibrate:
             self.load_calibrations()
         for bus in self.buses.values():
@@ -310,8 +317,11 @@ class ManipulatorRobot:
     def resume(self) -> None:
         """Start a motion from the last commands, below which a loaded arm hangs; `engage` if it is elsewhere."""
         for name, bus in self.follower_arms.items():
-            present, commanded = bus.read("Present_Position"), self.envelopes[name].commanded
-            self.envelopes[name].engage(commanded if np.abs(present - commanded).max() < SAG else present)
+            self._resume(name, bus)
+
+    def _resume(self, name: str, bus: DynamixelMotorsBus) -> None:
+        present, commanded = bus.read("Present_Position"), self.envelopes[name].commanded
+        self.envelopes[name].engage(commanded if np.abs(present - commanded).max() < SAG else present)
 
     def leader_positions(self) -> dict[str, np.ndarray]:
         """Joint values of each leader."""
@@ -368,9 +378,10 @@ class ManipulatorRobot:
     def _command(self, name: str, bus: DynamixelMotorsBus, target: np.ndarray) -> np.ndarray:
         start = time.perf_counter()
         if self._watched and start - self._last_command > WATCHDOG_S:
-            self.watch(True)  # a long inference: the servos have stopped and are told to listen again
+            for arm, stopped_bus in self.follower_arms.items():  # a long inference: the servos have stopped
+                self._wake(arm, stopped_bus)
         self._last_command = start
-        self._require_torque(name, bus)
+        self._look_at_servos(name, bus)
         goal = self.envelopes[name].limit(target, self.clock.now())
         if self.config.max_relative_target is not None:
             goal = ensure_safe_goal_position(goal, bus.read("Present_Position"), self.config.max_relative_target)
@@ -382,8 +393,8 @@ class ManipulatorRobot:
         self.logs[f"write_follower_{name}_goal_pos_dt_s"] = time.perf_counter() - start
         return goal
 
-    def _require_torque(self, name: str, bus: DynamixelMotorsBus) -> None:
-        """Once a second: a servo that restarted is limp, and has lost its speed and current limits."""
+    def _look_at_servos(self, name: str, bus: DynamixelMotorsBus) -> None:
+        """Once a second: a servo that restarted is limp, one that its watchdog stopped takes no goals."""
         now = self.clock.now()
         if now - self._torque_seen.get(name, -TORQUE_S) < TORQUE_S:
             return
@@ -394,6 +405,24 @@ class ManipulatorRobot:
                 f"{name}_follower: the torque of {', '.join(limp)} is off, though it was switched on: the servo "
                 f"restarted (its supply dipped, or a plug is loose) or gave up ({self._errors(bus) or 'no error'})."
             )
+        if self._watched:
+            self._wake(name, bus)
+
+    def _wake(self, name: str, bus: DynamixelMotorsBus) -> None:
+        """Servos that heard nothing for `WATCHDOG_S` have stopped: they go on slowly from where they are."""
+        stopped = bus.wake()
+        if not stopped:
+            return
+        logging.warning(
+            "%s_follower: %s heard nothing for %.1f s and stopped by themselves (a long inference, or a loose cable). "
+            "The arm goes on slowly from where it is.",
+            name,
+            ", ".join(stopped),
+            WATCHDOG_S,
+        )
+        self._limit_motors(name, bus)
+        self._resume(name, bus)
+        bus.write("Bus_Watchdog", round(WATCHDOG_S / WATCHDOG_UNIT))
 
     def _errors(self, bus: DynamixelMotorsBus) -> str:
         with contextlib.suppress(ConnectionError):

@@ -63,7 +63,8 @@ class ServoBus:
             self._sync_write(packet.parameters, present)
             return []
         targets = [servo for servo in present if packet.motor in (servo.motor, BROADCAST)]
-        replies = [self._single(servo, packet) for servo in targets]
+        heard = [servo.answers(packet.instruction) for servo in targets]  # a restart changes it
+        replies = [reply for reply, ok in zip([self._single(s, packet) for s in targets], heard, strict=True) if ok]
         return replies if packet.motor != BROADCAST or packet.instruction == PING else []
 
     def _single(self, servo: Servo, packet: Packet) -> bytes:
@@ -80,13 +81,12 @@ class ServoBus:
             servo.reboot()
             return status(motor)
         if packet.instruction == CLEAR:
-            servo.shaft %= 4096
-            return status(motor, servo.alert)
+            return status(motor, servo.clear_turns(data))
         return status(motor, INSTRUCTION_ERROR | servo.alert)
 
     def _sync_read(self, data: bytes, present: list[Servo]) -> list[bytes]:
         address, length = _words(data)
-        by_id = {servo.motor: servo for servo in present}
+        by_id = {servo.motor: servo for servo in present if servo.answers(SYNC_READ)}
         return [status(motor, *by_id[motor].read(address, length)) for motor in data[4:] if motor in by_id]
 
     def _sync_write(self, data: bytes, present: list[Servo]) -> None:

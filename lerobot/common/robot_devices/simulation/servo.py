@@ -14,18 +14,23 @@ from lerobot.common.robot_devices.motors.control_table import (
     EXTENDED_POSITION_MODE,
     MODELS,
     MOST_STEPS,
+    MOST_WATCHDOG,
     POSITION_MODE,
     RESOLUTION,
     SIGNED,
     STEPS_PER_DEGREE,
     TABLE_SIZE,
     VELOCITY_UNIT,
+    WATCHDOG_TRIPPED,
     WATCHDOG_UNIT,
     to_signed,
 )
+from lerobot.common.robot_devices.simulation.packets import BROADCAST, PING, READ, SYNC_READ
 
+CLEAR_TURNS = bytes([0x01, 0x44, 0x58, 0x4C, 0x22])
 RESULT_FAIL, INSTRUCTION_ERROR, RANGE_ERROR, LENGTH_ERROR, LIMIT_ERROR, ACCESS_ERROR = 1, 2, 4, 5, 6, 7
 ALERT = 0x80
+LEAST_LEVEL = {PING: 0, READ: 1, SYNC_READ: 1}  # Status_Return_Level from which an instruction is answered
 READ_ONLY = {
     "Model_Number",
     "Model_Information",
@@ -55,8 +60,37 @@ FACTORY = {
     "Present_Temperature": 32,
 }
 CURRENT_LIMIT = 1750
-WATCHDOG_TRIPPED = 0xFF
 VOLTAGE_BIT, HEAT_BIT, OVERLOAD_BIT = 0, 2, 5
+HOMING_MOST = 1_044_479
+MOST_GAIN = 16_383
+# The least and the greatest number that a register takes; what is not listed takes every number of its size.
+RANGES = {
+    "ID": (0, BROADCAST - 2),
+    "Baud_Rate": (0, len(BAUD_RATES) - 1),
+    "Return_Delay_Time": (0, 254),
+    "Homing_Offset": (-HOMING_MOST, HOMING_MOST),
+    "Temperature_Limit": (0, 100),
+    "PWM_Limit": (0, 885),
+    "Max_Position_Limit": (0, RESOLUTION - 1),
+    "Min_Position_Limit": (0, RESOLUTION - 1),
+    "Torque_Enable": (0, 1),
+    "LED": (0, 1),
+    "Status_Return_Level": (0, 2),
+    "Bus_Watchdog": (0, MOST_WATCHDOG),
+    "Profile_Acceleration": (0, 32_767),
+    **{name: (0, MOST_GAIN) for name in CONTROL_TABLE if name.endswith("_Gain")},
+}
+LIMITED_BY = {  # beyond the number in another register: a limit error
+    "Goal_PWM": "PWM_Limit",
+    "Goal_Current": "Current_Limit",
+    "Goal_Velocity": "Velocity_Limit",
+    "Profile_Velocity": "Velocity_Limit",
+}
+OVERLOAD_SHARE, OVERLOAD_S = 0.8, 2.0  # more than this share of the stall torque, for longer than this: overload
+# A plain model of the winding: it warms up by HEATING Celsius at stall, as an exponential with the time HEATING_S.
+AMBIENT, HEATING, HEATING_S = FACTORY["Present_Temperature"], 60.0, 120.0
+FULL_LOAD = 1000  # Present_Load of an XL430 at stall, 0.1 % each
+STALL_CURRENT = 1470  # mA, XL330
 FASTEST = 360.0 * STEPS_PER_DEGREE  # steps per second of an unloaded motor
 REGISTER_AT = {address: (name, size) for name, (address, size) in CONTROL_TABLE.items()}
 
@@ -64,16 +98,20 @@ REGISTER_AT = {address: (name, size) for name, (address, size) in CONTROL_TABLE.
 class Servo:
     """Registers and motor of one servo.
 
-    `read` and `write` are what packets do; `set` and `get` are for the simulation and skip the access rules.
+    `read` and `write` are what packets do; `set` and `get` are for the simulation and skip the access rules. ROBOTIS'
+    pages disagree on whether a change to mode 4 costs the servo its count of turns: `mode_4_forgets_turns` says so.
     """
 
-    def __init__(self, motor: int, model: str, shaft: float = RESOLUTION / 2):
+    def __init__(self, motor: int, model: str, shaft: float = RESOLUTION / 2, mode_4_forgets_turns: bool = True):
         self.model = MODELS[model]
+        self.mode_4_forgets_turns = mode_4_forgets_turns
         self.shaft = float(shaft)
         self.memory = bytearray(TABLE_SIZE)
         self.muted = False  # the servo vanished: it neither hears nor answers
         self.idle_s = 0.0  # since the last instruction on the bus
         self.goal_writes = 0
+        self.load = 0.0  # of a servo without a mechanism: what hangs on it, as a share of the stall torque
+        self.celsius, self._overloaded_s = float(AMBIENT), 0.0
         self._factory(motor)
 
     def _factory(self, motor: int) -> None:
@@ -137,6 +175,10 @@ class Servo:
         """The alert bit of every status packet."""
         return ALERT if self.get("Hardware_Error_Status") else 0
 
+    def answers(self, instruction: int) -> bool:
+        """Whether Status_Return_Level lets it answer: 0 a ping only, 1 also what reads, 2 everything."""
+        return self.get("Status_Return_Level") >= LEAST_LEVEL.get(instruction, 2)
+
     def read(self, address: int, length: int) -> tuple[int, bytes]:
         """Error byte and data."""
         if address + length > TABLE_SIZE or length == 0:
@@ -163,22 +205,16 @@ class Servo:
             return ACCESS_ERROR
         if address < EEPROM_END and self.torque:
             return ACCESS_ERROR
-        if name.startswith("Goal_") and self.get("Bus_Watchdog") == WATCHDOG_TRIPPED:
-            return RANGE_ERROR
+        if self.stopped and (name.startswith("Goal_") or (name == "Bus_Watchdog" and value)):
+            return RANGE_ERROR  # until 0 is written to Bus_Watchdog
         if name == "Torque_Enable" and value and self.get("Hardware_Error_Status"):
             return RESULT_FAIL
-        if name == "Baud_Rate" and value >= len(BAUD_RATES):
-            return RANGE_ERROR
         if name == "Operating_Mode" and value not in OPERATING_MODES[self.model.number]:
             return RANGE_ERROR
-        if name == "Goal_Position":
-            low, high = self._goal_range()
-            return 0 if low <= value <= high else RANGE_ERROR
-        if name == "Goal_Current" and abs(value) > self.get("Current_Limit"):
-            return LIMIT_ERROR
-        if name in ("Profile_Velocity", "Goal_Velocity") and abs(value) > self.get("Velocity_Limit"):
-            return LIMIT_ERROR
-        return 0
+        low, high = self._goal_range() if name == "Goal_Position" else RANGES.get(name, (value, value))
+        if not low <= value <= high:
+            return RANGE_ERROR
+        return LIMIT_ERROR if name in LIMITED_BY and abs(value) > self.get(LIMITED_BY[name]) else 0
 
     def _goal_range(self) -> tuple[int, int]:
         if self.get("Operating_Mode") == POSITION_MODE:
@@ -190,7 +226,7 @@ class Servo:
         self.set(name, value)
         if name == "Operating_Mode" and value != mode_before:
             self._mode_defaults()
-            if value in (POSITION_MODE, EXTENDED_POSITION_MODE):
+            if value == POSITION_MODE or (value == EXTENDED_POSITION_MODE and self.mode_4_forgets_turns):
                 self._collapse_turns()
         elif name == "Torque_Enable" and value:
             if mode_before == POSITION_MODE:
@@ -201,10 +237,13 @@ class Servo:
         self.sense()
 
     def _mode_defaults(self) -> None:
-        proportional, integral, derivative = self.model.position_gains
-        self.set("Position_P_Gain", proportional)
-        self.set("Position_I_Gain", integral)
-        self.set("Position_D_Gain", derivative)
+        """What a change of mode puts back: gains, profile, and the goals that are limits of the position modes."""
+        for letter, gain in zip("PID", self.model.position_gains, strict=True):
+            self.set(f"Position_{letter}_Gain", gain)
+        for letter, gain in zip("PI", self.model.velocity_gains, strict=True):
+            self.set(f"Velocity_{letter}_Gain", gain)
+        self.set("Feedforward_1st_Gain", 0)
+        self.set("Feedforward_2nd_Gain", 0)
         self.set("Profile_Velocity", 0)
         self.set("Profile_Acceleration", 0)
         self.set("Goal_PWM", self.get("PWM_Limit"))
@@ -215,11 +254,20 @@ class Servo:
         """The turn counter is lost: the servo knows its angle within one revolution only."""
         self.shaft %= RESOLUTION
 
+    def clear_turns(self, password: bytes) -> int:
+        """The clear instruction: forget whole turns; error byte."""
+        if password != CLEAR_TURNS:
+            return RESULT_FAIL | self.alert
+        self._collapse_turns()
+        self.sense()
+        return self.alert
+
     def reboot(self) -> None:
-        """Power-on state: RAM at its defaults, errors cleared, torque off, turns forgotten."""
+        """Power-on state: RAM at its defaults, errors cleared, torque off, turns forgotten (in mode 4 as well)."""
+        self._overloaded_s = 0.0
         self.memory[EEPROM_END:] = bytes(TABLE_SIZE - EEPROM_END)
         self.set("Status_Return_Level", 2)
-        self.set("Present_Temperature", FACTORY["Present_Temperature"])
+        self.set("Present_Temperature", round(self.celsius))
         self.set("Present_Input_Voltage", 120 if self.model.number == 1060 else 50)
         self._mode_defaults()
         self._collapse_turns()
@@ -243,15 +291,36 @@ class Servo:
         if self.torque:
             self.shaft = self.move_towards_goal(self.shaft, seconds)
         self.watch(seconds)
+        self.bear(self.load if self.torque else 0.0, seconds)
         self.sense()
 
     def watch(self, seconds: float) -> None:
         """Let the bus watchdog run: without an instruction in its time the motor stops where it is."""
         self.idle_s += seconds
         limit = self.get("Bus_Watchdog")
-        if self.torque and 0 < limit < WATCHDOG_TRIPPED and self.idle_s > limit * WATCHDOG_UNIT:
+        if self.torque and 0 < limit <= MOST_WATCHDOG and self.idle_s > limit * WATCHDOG_UNIT:
             self.set("Bus_Watchdog", WATCHDOG_TRIPPED)
             self.set("Goal_Position", self.get("Present_Position"))
+            self.set("Profile_Velocity", 0)  # the e-manual: applied as 0, and whether for good it does not say
+            self.set("Profile_Acceleration", 0)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the bus watchdog has stopped the motor: it takes no goal until 0 is written to Bus_Watchdog."""
+        return self.get("Bus_Watchdog") == WATCHDOG_TRIPPED
+
+    def bear(self, share: float, seconds: float) -> None:
+        """Give this share (-1..1) of the stall torque for a time: it shows as load or current, warms, and may trip."""
+        unit = STALL_CURRENT if self.model.has_current else FULL_LOAD
+        self.set("Present_Current", round(share * unit))
+        warmest = AMBIENT + HEATING * share**2
+        self.celsius += (warmest - self.celsius) * min(1.0, seconds / HEATING_S)
+        self.set("Present_Temperature", round(self.celsius))
+        if self.celsius > self.get("Temperature_Limit"):
+            self.trip(HEAT_BIT)
+        self._overloaded_s = self._overloaded_s + seconds if abs(share) > OVERLOAD_SHARE and self.torque else 0.0
+        if self._overloaded_s > OVERLOAD_S:
+            self.trip(OVERLOAD_BIT)
 
     def trip(self, bit: int) -> None:
         """A hardware error: torque goes off and stays off until a reboot."""

@@ -115,7 +115,7 @@ class Twin:
         return self.state()
 
     def fault(self, kind: str, arm: str = "follower", motor: int = 1, value: float = 0.0) -> tuple[dict, bytes]:
-        """Inject one: vanish, return, restart, trip (bit), volts, slip (turns) or unplug."""
+        """Inject one: vanish, return, restart, trip (bit), volts, celsius, slip (turns) or unplug."""
         index = ("follower", "leader").index(arm)
         servo = self.buses[index].servos[motor - 1]
         if kind in ("vanish", "return"):
@@ -124,6 +124,8 @@ class Twin:
             self.server.unplug(index)
         elif kind == "restart":
             servo.reboot()
+        elif kind == "celsius":
+            servo.celsius = value
         else:
             {"trip": servo.trip, "volts": servo.set_volts, "slip": servo.slip}[kind](
                 value if kind == "volts" else int(value)

@@ -16,6 +16,8 @@ LEADER_MODEL = "xl330-m077"
 # The twin's gains are those of the arm as the preset sets it up: the elbow's P is 1500, the others' the factory's.
 ELBOW_P = 1500
 TORQUE_PER_AMPERE = 0.52 / 1.47  # N m, XL330-M288 at stall
+# N m at which a servo stalls: the motor's, or the twin's where that is stronger.
+STALL = np.maximum([1.5, 1.5, 0.52, 0.52, 0.52, 0.52], [servo.torque for servo in SERVOS])
 
 
 class StepsOfAngles:
@@ -73,9 +75,11 @@ class TwinFollower:
         self._set_gains()
         self.world.step(self.mounting.degrees(self._path) + self._next_shake())
         self._true = self.mounting.steps(self.world.joint_angles())
+        shares = self.world.data.actuator_force / STALL
         for index, servo in enumerate(self.servos):
             servo.shaft = self._true[index] + turns[index] * RESOLUTION
             servo.watch(1 / FPS)
+            servo.bear(float(shares[index]), 1 / FPS)
             servo.sense()
 
     def goals(self) -> np.ndarray:
