@@ -246,7 +246,9 @@ def _decode_field(hint: Any, value: Any, where: str, name: str) -> Any:
     try:
         return draccus.decode(hint, value)
     except DraccusException as e:
-        reason = " ".join(str(e).split())
+        # A check of the class itself says what is wrong; the parser, only that something is.
+        told = e.__cause__ if isinstance(e.__cause__, ValueError) else e
+        reason = " ".join(str(told).split()).rstrip(".")
     except KeyError as e:  # what an enumeration says of a name that it lacks
         reason = f"{e} is not known here"
     except (AttributeError, TypeError) as e:

@@ -40,19 +40,26 @@ def save_pictures(cameras: list[tuple[str, object, object]], folder: Path, secon
         camera = make_camera(kind, config=config)
         try:
             camera.connect()
-        except (OSError, ValueError) as e:
+            picture = _last_picture(camera, seconds)
+        except (OSError, ValueError) as e:  # one that is broken hides no other
             print(f"{kind} {name}: {e}")
             continue
-        end = time.monotonic() + seconds  # the first pictures of many cameras are dark
-        picture = camera.read()
-        while time.monotonic() < end:
-            picture = camera.read()
+        finally:
+            if camera.is_connected:
+                camera.disconnect()
         path = folder / f"{kind}_{str(name).strip('/').replace('/', '_')}.png"
         write_image(picture, path)
         print(f"{kind} {name}: {camera.width}x{camera.height} at {camera.fps} fps -> {path}")
-        camera.disconnect()
         paths.append(path)
     return paths
+
+
+def _last_picture(camera, seconds: float):
+    end = time.monotonic() + seconds  # the first pictures of many cameras are dark
+    picture = camera.read()
+    while time.monotonic() < end:
+        picture = camera.read()
+    return picture
 
 
 def main() -> None:

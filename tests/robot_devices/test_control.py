@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 
@@ -62,7 +63,8 @@ def test_an_episode_is_recorded_resumed_and_replayed_to_the_same_end(tmp_path):
     flags = [*RECORD, f"--control.root={root}", "--robot.cameras={}"]
     run(*flags, "--control.num_episodes=1")
     dataset = LeRobotDataset("me/cubes", root=root)
-    assert dataset.meta.info["units"] == "legacy" and dataset.meta.info["sim"]["seed"] == 0
+    assert dataset.meta.info["units"] == "legacy" and dataset.meta.info["sim"] is True
+    assert dataset.meta.info["simulation"]["seed"] == 0 and len(dataset.meta.info["simulation"]["model"]) == 64
     assert dataset.features["action"]["names"][0] == "main_shoulder_pan"
     offset = (dataset.table["action"] - dataset.table["observation.state"]).abs().mean()
     assert 0.3 < offset < 4.0
@@ -96,6 +98,9 @@ def test_pictures_of_the_twin_are_recorded_and_a_policy_runs(tmp_path):
         run(*flags)
     evaluated = run(*flags, "--control.repo_id=me/eval_cubes")
     assert evaluated.meta.total_frames == 30
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    assert evaluated.meta.info["policy"]["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert evaluated.meta.info["sim"] is True and "policy" not in dataset.meta.info
     table = LeRobotDataset("me/eval_cubes", root=tmp_path / "eval_cubes").table
     assert table["action"].isfinite().all()
     # The same start and a policy that was reset: both episodes' first actions are the arm's rest pose, ramped from.

@@ -35,13 +35,12 @@ def check_devices(config) -> list[Finding]:
 
 def calibrated_units(config) -> str:
     """How the joint values of a configured robot are to be read, after its calibration files; legacy without any."""
-    from lerobot.common.robot_devices.motors.calibration import load_calibration
     from lerobot.common.robot_devices.robots.utils import make_robot_from_config
 
     robot = make_robot_from_config(config)
     for name, bus in robot.follower_arms.items():
         with contextlib.suppress(FileNotFoundError, ValueError):  # told by the check of the file
-            bus.set_calibration(load_calibration(robot._calibration_path(f"{name}_follower"), bus.motors))
+            bus.set_calibration(robot.read_calibration(f"{name}_follower", bus))
     return robot.units
 
 

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
+from lerobot.common.constants import HF_LEROBOT_CALIBRATION
+from lerobot.common.robot_devices.robots.configs import JOINTS, calibration_folder
 from lerobot.configs.parser import read_value, split_arguments
 
 ROBOTS = {"koch_follower": "koch", "koch": "koch", "koch_sim": "koch_sim", "koch_bimanual": "koch_bimanual"}
 LEADERS = ("koch_leader", "koch", "koch_sim")
+NEWER_FOLDERS = {"robot": "robots/koch_follower", "teleop": "teleoperators/koch_leader"}
 # Flags that stand at the top of the newer commands and belong to the control here.
 TOP_FLAGS = ("fps", "teleop_time_s", "display_data", "play_sounds", "resume")
 PORTS = {"robot.port": "robot.follower_port", "teleop.port": "robot.leader_port"}
+CALIBRATION = ("robot.id", "teleop.id", "robot.calibration_dir", "teleop.calibration_dir")
 WITHOUT_COUNTERPART = (
-    "robot.id",
-    "teleop.id",
-    "teleop.calibration_dir",
     "dataset.streaming_encoding",
     "dataset.video_encoding_batch_size",
+    "dataset.encoder_queue_maxsize",
+    "dataset.encoder_threads",
+    "dataset.vcodec",
+    "dataset.no_stamp",
+    "display_compressed_images",
 )
+# Flags that may be given if they ask for what happens here anyway.
+ALWAYS = {"robot.disable_torque_on_disconnect": "true", "display_mode": "rerun"}
+RENAMED = {"teleop.gripper_open_pos": "robot.gripper_open_pos"}
+CAMERA_WITHOUT = ("warmup_s", "backend")  # a camera is waited for anyway; OpenCV's own choice of backend is kept
 OWN = ("control.", "envelope.", "robot.", "safety")  # flags of control_robot itself
 NEWER_ROBOT = ("robot.type", "robot.port", "robot.cameras")
 DEFAULTS = {"teleoperate": {"control.fps": "60"}, "record": {"control.fps": "30"}}
@@ -36,10 +47,8 @@ def translate(command: str, argv: list[str]) -> list[str]:
     given = dict(split_arguments(argv))
     flags = {"control.type": command, **DEFAULTS.get(command, {})}
     for name, value in given.items():
-        if name in WITHOUT_COUNTERPART:
-            logging.warning("--%s has no effect here.", name)
-        else:
-            flags |= _counterpart(name, value)
+        flags |= {} if name in CALIBRATION else _counterpart(name, value)
+    flags |= _calibrations(command, given)
     _require_devices(command, given)
     if command == "calibrate":
         flags["control.arms"] = '["main_follower"]' if "robot.type" in given else '["main_leader"]'
@@ -58,10 +67,9 @@ def translate_robot(argv: list[str]) -> list[str]:
         return argv
     given, flags = dict(split_arguments(argv)), {}
     for name, value in given.items():
-        if name in WITHOUT_COUNTERPART:
-            logging.warning("--%s has no effect here.", name)
-        else:
-            flags |= _counterpart(name, value) if name in NEWER_ROBOT else {name: value}
+        known = name in NEWER_ROBOT or name in ALWAYS or name in WITHOUT_COUNTERPART
+        flags |= {} if name in ("robot.id", "teleop.id") else _counterpart(name, value) if known else {name: value}
+    flags |= _calibrations("", {name: given[name] for name in CALIBRATION if name in given})
     if given.get("robot.type") == "koch_follower":
         flags["robot.leader_arms"] = "{}"
     return [f"--{name}={value}" for name, value in flags.items()]
@@ -78,14 +86,23 @@ def _require_devices(command: str, given: dict[str, str]) -> None:
 
 
 def _counterpart(name: str, value: str) -> dict[str, str]:
-    """Name and value of the flag here."""
+    """Name and value of the flag here, or nothing for one without an effect."""
+    if name in WITHOUT_COUNTERPART:
+        logging.warning("--%s has no effect here.", name)
+        return {}
+    if name in ALWAYS:
+        if value.lower() != ALWAYS[name]:
+            raise ValueError(f"--{name}={value} cannot be had here; leave it away, or set it to {ALWAYS[name]}.")
+        return {}
+    if name == "robot.max_relative_target":
+        return {name: _per_joint(name, value)}
     if name == "robot.type":
         return {name: _known(name, value, ROBOTS)}
     if name == "teleop.type":
         leader = _known(name, value, LEADERS)
         return {"robot.type": "koch_sim" if leader == "koch_sim" else "koch"}
-    if name in PORTS:
-        return {PORTS[name]: value}
+    if name in PORTS or name in RENAMED:
+        return {{**PORTS, **RENAMED}[name]: value}
     if name == "robot.cameras":
         try:
             return {name: json.dumps(_cameras(value))}
@@ -113,4 +130,50 @@ def _cameras(text: str) -> dict[str, dict[str, Any]]:
     renamed = {"index_or_path": "camera_index", "serial_number_or_name": "serial_number"}
     if any(not isinstance(camera, dict) for camera in cameras.values()):
         raise ValueError(f"{text}: expected the settings of each camera in braces, {{top: {{type: opencv, ...}}}}.")
-    return {name: {renamed.get(k, k): v for k, v in camera.items()} for name, camera in cameras.items()}
+    return {name: _camera({renamed.get(k, k): v for k, v in camera.items()}) for name, camera in cameras.items()}
+
+
+def _camera(camera: dict[str, Any]) -> dict[str, Any]:
+    """One camera; newer releases give the size after the rotation, here it is that of the capture."""
+    kept = {key: value for key, value in camera.items() if key not in CAMERA_WITHOUT}
+    if dropped := [key for key in camera if key in CAMERA_WITHOUT]:
+        logging.warning("%s of a camera has no effect here.", ", ".join(dropped))
+    if kept.get("rotation") in (90, -90) and {"width", "height"} <= kept.keys():
+        kept |= {"width": kept["height"], "height": kept["width"]}
+    return kept
+
+
+def _per_joint(name: str, text: str) -> str:
+    """`max_relative_target` with a number per joint's name as a list in the order of the joints."""
+    if not text.strip().startswith("{"):
+        return text
+    numbers = read_value(text, {dict})
+    if set(numbers) != set(JOINTS):
+        raise ValueError(f"--{name}={text}: expected one number, or one for each of {', '.join(JOINTS)}.")
+    return json.dumps([float(numbers[joint]) for joint in JOINTS])
+
+
+def _calibrations(command: str, given: dict[str, str]) -> dict[str, str]:
+    """The calibration that LeRobot 0.3.4-0.4 keeps as <folder>/<id>.json, where there is one for the id.
+
+    Calibrating here writes a file of its own; where both exist, the one written last counts.
+    """
+    flags = {}
+    for device, folder in NEWER_FOLDERS.items():
+        side, of = ("follower", "robot") if device == "robot" else ("leader", "teleop")
+        where = given.get(f"{of}.calibration_dir")
+        if device == "robot" and where:
+            flags["robot.calibration_dir"] = where
+        name = given.get(f"{of}.id")
+        if name is None or command == "calibrate":
+            if name is not None or (where and device == "teleop"):
+                logging.warning("--%s.%s has no effect here.", of, "id" if name is not None else "calibration_dir")
+            continue
+        newer = (Path(where) if where else HF_LEROBOT_CALIBRATION / folder) / f"{name}.json"
+        own = Path(given.get("robot.calibration_dir") or calibration_folder("koch")) / f"main_{side}.json"
+        if newer.is_file() and not (own.is_file() and own.stat().st_mtime > newer.stat().st_mtime):
+            logging.info("%s calibration: '%s'.", side, newer)
+            flags[f"robot.{side}_calibration"] = str(newer)
+        else:
+            logging.warning("--%s.id: there is no newer '%s'; the %s's calibration is '%s'.", of, newer, side, own)
+    return flags

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,6 @@ from lerobot.common.checks.robot import (
     check_units,
     recorded_units,
 )
-from lerobot.common.robot_devices.motors.calibration import load_calibration
 
 MEASURE_S = 0.5  # how long the cameras' rate is measured
 MARKS = {"error": "NO", "warning": "! ", "info": "ok"}
@@ -125,12 +125,9 @@ def _policy(robot, plan: Plan, rows: list[tuple[str, str]]) -> list[Finding]:
 
 def _read_calibrations(robot) -> None:
     for name, bus in robot.buses.items():
-        path = robot._calibration_path(name)
-        if path.exists() and bus.calibration is None:
-            try:
-                bus.set_calibration(load_calibration(path, bus.motors))
-            except ValueError:
-                continue  # told by the check of the file
+        if bus.calibration is None:
+            with contextlib.suppress(FileNotFoundError, ValueError):  # told by the check of the file
+                bus.set_calibration(robot.read_calibration(name, bus))
 
 
 def _arm(robot, name: str, bus) -> str:

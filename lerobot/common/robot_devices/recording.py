@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lerobot.common.checks.robot import recorded_units
-from lerobot.common.constants import HF_LEROBOT_HOME
+from lerobot.common.constants import HF_LEROBOT_HOME, SAFETENSORS_SINGLE_FILE
 from lerobot.common.robot_devices.coach import review_episode
 from lerobot.common.robot_devices.control_configs import (
     CalibrateControlConfig,
@@ -36,6 +37,7 @@ from lerobot.common.training.record import read_record
 from lerobot.common.utils.io_utils import write_text
 
 DEFAULT_FPS = 30
+HASHED_AT_ONCE = 1 << 20  # bytes
 REPORT_NAME = "control_report.jsonl"  # beside the dataset's folder: one line per episode
 ALIGN_SPEED = 45.0  # joint units per second on the way to a replay's first frame
 GLIDE_PEAK = 1.5  # fastest over mean speed of a glide
@@ -92,6 +94,8 @@ def record(robot, cfg: RecordControlConfig):
     policy = _load_policy(cfg, robot.robot_type)
     fps = cfg.fps or (dataset.fps if dataset else DEFAULT_FPS)
     prepare(robot, _plan(cfg, dataset, policy, fps))
+    if dataset is not None and cfg.policy is not None:
+        _warn_of_another_policy(dataset.meta.info, cfg.policy)
     dataset = dataset or _new_dataset(robot, cfg, fps)
     policy = _with_player(policy, cfg, fps, robot)
     listener, events = init_keyboard_listener()
@@ -144,9 +148,35 @@ def _new_dataset(robot, cfg: RecordControlConfig, fps: float):
     )
     dataset.meta.info["units"] = robot.units
     if hasattr(robot, "dataset_info"):
-        dataset.meta.info["sim"] = robot.dataset_info
+        dataset.meta.info |= robot.dataset_info
+    if cfg.policy is not None:
+        dataset.meta.info["policy"] = _identity(cfg.policy)
     write_info(dataset.meta.info, dataset.root)
     return dataset
+
+
+def _identity(config) -> dict[str, str]:
+    """Which checkpoint recorded a dataset: its type, where it lay, and the SHA-256 of its weights."""
+    found = {"type": config.type, "path": str(config.pretrained_path)}
+    weights = Path(config.pretrained_path) / SAFETENSORS_SINGLE_FILE
+    if weights.is_file():
+        digest = hashlib.sha256()
+        with weights.open("rb") as file:
+            while block := file.read(HASHED_AT_ONCE):
+                digest.update(block)
+        found["sha256"] = digest.hexdigest()
+    return found
+
+
+def _warn_of_another_policy(info: dict, config) -> None:
+    """A dataset that is continued says in `info.json` which checkpoint began it."""
+    begun, now = info.get("policy", {}), _identity(config)
+    if begun.get("sha256", now.get("sha256")) != now.get("sha256"):
+        logging.warning(
+            "This dataset was begun with another checkpoint (%s): its episodes do not compare. "
+            "Record into another --control.repo_id.",
+            begun["path"],
+        )
 
 
 def _record_episodes(robot, cfg: RecordControlConfig, dataset, policy, fps: float, events, has_keys: bool) -> None:
@@ -340,7 +370,7 @@ def replay(robot, cfg: ReplayControlConfig) -> None:
         robot.cameras = {}  # nothing is looked at
     prepare(robot, Plan(fps=fps, replayed=actions.numpy(), replayed_meta=dataset.meta))
     if hasattr(robot, "reset_scene"):
-        seed = dataset.meta.info.get("sim", {}).get("seed")
+        seed = dataset.meta.info.get("simulation", {}).get("seed")
         robot.reset_scene(robot.seed if seed is None else seed + cfg.episode)
     _glide_to(robot, actions[0].numpy())
     robot.set_rate(fps)

@@ -37,12 +37,15 @@ class OpenCVCameraConfig(CameraConfig):
     height: int | None = None
     color_mode: str = "rgb"
     rotation: int | None = None  # degrees: -90 is counter-clockwise
+    fourcc: str | None = None  # pixel format, as MJPG: two cameras on one hub often need it for 30 fps
     max_age_ms: float = 200.0  # a picture older than this is never acted upon
     mock: bool = False  # pictures of noise instead of a camera
 
     def __post_init__(self):
         self.channels = 3
         _check(self)
+        if self.fourcc is not None and len(self.fourcc) != 4:
+            raise ValueError(f"fourcc={self.fourcc!r}: expected four letters, as MJPG or YUYV.")
 
 
 @CameraConfig.register_subclass("intelrealsense")

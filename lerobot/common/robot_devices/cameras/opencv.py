@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from pathlib import Path
@@ -53,6 +54,10 @@ class OpenCVCamera(Camera):
 
     def _configure(self, capture: cv2.VideoCapture) -> None:
         config = self.config
+        if config.fourcc and not self._is_file:
+            code = cv2.VideoWriter_fourcc(*config.fourcc)
+            if not capture.set(cv2.CAP_PROP_FOURCC, code) or int(capture.get(cv2.CAP_PROP_FOURCC)) != code:
+                logging.warning("%s does not offer fourcc=%s and keeps its own format.", self.label, config.fourcc)
         wanted = {"fps": (cv2.CAP_PROP_FPS, config.fps)}
         wanted["width"] = (cv2.CAP_PROP_FRAME_WIDTH, config.width)
         wanted["height"] = (cv2.CAP_PROP_FRAME_HEIGHT, config.height)

@@ -157,8 +157,12 @@ def save_calibration(calibration: Calibration, path: str | Path) -> None:
     write_text(json.dumps(plain), path)
 
 
-def load_calibration(path: str | Path, motors: dict[str, tuple[int, str]]) -> Calibration:
-    """Read a calibration file of either layout; ValueError names what is missing or does not fit `motors`."""
+def load_calibration(path: str | Path, motors: dict[str, tuple[int, str]], degrees: bool = False) -> Calibration:
+    """Read a calibration file of either layout; ValueError names what is missing or does not fit `motors`.
+
+    With `degrees`, joints of the newer layout but the gripper are in degrees from the middle of their range, not in
+    -100..100; the legacy layout says itself what its joints are in.
+    """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as e:
@@ -166,12 +170,12 @@ def load_calibration(path: str | Path, motors: dict[str, tuple[int, str]]) -> Ca
     if not isinstance(data, dict):
         raise _bad(path, f"it holds a {type(data).__name__}, expected an object")
     newer = "motor_names" not in data and any(isinstance(entry, dict) for entry in data.values())
-    calibration = _from_newer(data, motors, path) if newer else data
+    calibration = _from_newer(data, motors, path, DEGREES if degrees else RANGE_M100_100) if newer else data
     _check(calibration, motors, path)
     return calibration
 
 
-def _from_newer(data: dict[str, Any], motors: dict[str, tuple[int, str]], path) -> Calibration:
+def _from_newer(data: dict[str, Any], motors: dict[str, tuple[int, str]], path, body: str) -> Calibration:
     for name, entry in data.items():
         if missing := [key for key in NEWER_KEYS if key not in entry]:
             raise _bad(path, f"motor '{name}' lacks {missing}")
@@ -184,7 +188,7 @@ def _from_newer(data: dict[str, Any], motors: dict[str, tuple[int, str]], path) 
         "drive_mode": columns["drive_mode"],
         "start_pos": columns["range_min"],
         "end_pos": columns["range_max"],
-        "calib_mode": [RANGE_0_100 if name == "gripper" else RANGE_M100_100 for name in names],
+        "calib_mode": [RANGE_0_100 if name == "gripper" else body for name in names],
         "motor_names": names,
     }
 
@@ -213,7 +217,7 @@ def _check_motor(name: str, entry: dict[str, Any], path) -> None:
             raise _bad(path, f"motor '{name}' has {key} {entry[key]!r}, expected a whole number")
     if entry["drive_mode"] not in (0, 1):
         raise _bad(path, f"motor '{name}' has drive_mode {entry['drive_mode']}, expected 0 or 1 (inverted)")
-    if mode not in (DEGREE, DEGREES) and start == end:
+    if mode != DEGREE and start == end:
         raise _bad(path, f"motor '{name}' has no range (start_pos equals end_pos)")
     if mode in (RANGE_M100_100, RANGE_0_100, DEGREES) and start > end:
         raise _bad(path, f"motor '{name}' has a reversed range ({start} to {end})")

@@ -56,7 +56,11 @@ class ManipulatorRobotConfig(RobotConfig):
     # furthest that a goal may be from the present position, in joint units: one number, or one per motor
     max_relative_target: float | list[float] | None = None
     gripper_open_degree: float | None = None  # where the leader's gripper rests; empty: it stays limp
+    gripper_open_pos: float | None = None  # in its place: percent of the way from closed to open
+    use_degrees: bool = False  # a newer calibration's joints in degrees, not -100..100; a legacy one's always are
     calibration_dir: str | None = None  # empty: .cache/calibration/<type> if it exists, else ~/.cache/huggingface/...
+    follower_calibration: str | None = None  # a file in place of <calibration_dir>/<arm>_follower.json
+    leader_calibration: str | None = None
     supervise: bool = True  # a second process lands the arm if this one dies
     mock: bool = False  # simulated servos and noise pictures instead of devices
 
@@ -70,6 +74,9 @@ class ManipulatorRobotConfig(RobotConfig):
             raise ValueError(
                 f"--robot.gripper_open_degree={rest}: expected {MECHANICAL_LOW[-1]:.0f} to {MECHANICAL_HIGH[-1]:.0f}."
             )
+        if self.gripper_open_pos is not None and not 0 <= self.gripper_open_pos <= 100:
+            raise ValueError(f"--robot.gripper_open_pos={self.gripper_open_pos}: expected percent, 0 (closed) to 100.")
+        self._check_calibrations()
         for arm in self.follower_arms.values():
             if isinstance(self.max_relative_target, list) and len(self.max_relative_target) != len(arm.motors):
                 raise ValueError(
@@ -80,6 +87,14 @@ class ManipulatorRobotConfig(RobotConfig):
         if self.mock:
             for device in (*self.leader_arms.values(), *self.cameras.values()):
                 device.mock = True
+
+    def _check_calibrations(self) -> None:
+        for side in ("follower", "leader"):
+            path, arms = getattr(self, f"{side}_calibration"), getattr(self, f"{side}_arms")
+            if path is not None and len(arms) > 1:
+                raise ValueError(f"--robot.{side}_calibration names one file, the robot has {len(arms)} {side}s.")
+            if path is not None and not Path(path).is_file():
+                raise ValueError(f"--robot.{side}_calibration={path}: there is no such file.")
 
 
 @RobotConfig.register_subclass("koch")

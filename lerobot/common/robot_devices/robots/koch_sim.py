@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from pathlib import Path
 
 from lerobot.common.checks.finding import Finding
+from lerobot.common.envs.koch_sim.scene import CUBE_COUNTS, scene_xml
 from lerobot.common.robot_devices.motors.calibration import DEGREE, save_calibration
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 from lerobot.common.robot_devices.robots.configs import (
@@ -104,9 +106,11 @@ class KochSimRobot(ManipulatorRobot):
 
     @property
     def dataset_info(self) -> dict:
-        """What `info.json` of a recording says about the simulation."""
+        """What `info.json` of a recording says about the simulation; `model` is the SHA-256 of the MuJoCo model."""
         config = self.config
-        return {"scene": config.scene, "seed": config.seed, "randomization": config.randomization}
+        names = ("scene", "seed", "randomization", "disturbance", "calibration")
+        model = hashlib.sha256(scene_xml(CUBE_COUNTS[config.scene][1]).encode()).hexdigest()
+        return {"sim": True, "simulation": {**{name: getattr(config, name) for name in names}, "model": model}}
 
     def _write_calibrations(self) -> None:
         drive_mode, homing_offset = CALIBRATIONS[self.config.calibration]

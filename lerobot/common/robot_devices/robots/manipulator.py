@@ -18,7 +18,9 @@ from lerobot.common.checks.finding import Finding
 from lerobot.common.robot_devices.cameras.utils import make_cameras_from_configs
 from lerobot.common.robot_devices.motors.calibration import (
     DEGREE,
-    LINEAR,
+    DEGREES,
+    RANGE_M100_100,
+    Calibration,
     load_calibration,
     save_calibration,
     shift_turns,
@@ -46,6 +48,7 @@ from lerobot.common.robot_devices.utils import DeviceAlreadyConnectedError, Devi
 
 KOCH_PRESET = {"Position_P_Gain": 1500, "Position_I_Gain": 0, "Position_D_Gain": 600}  # elbow_flex
 FPS = 30
+GRIPPER_OPEN = 90.0  # degrees between closed and open
 SAG = 10.0  # joint units between command and position of an arm that holds still
 OUTSIDE = 20.0  # degrees beyond the mechanical range at which a pose cannot be believed
 PROFILE_ROOM = 1.5  # the servo's own speed limit over the envelope's
@@ -125,7 +128,7 @@ class ManipulatorRobot:
         modes = [mode for bus in self.follower_arms.values() for mode in (bus.calibration or {}).get("calib_mode", [])]
         if all(mode == DEGREE for mode in modes):
             return "legacy"
-        return "deg_percent" if set(modes) <= {DEGREE, LINEAR} else "normalized"
+        return "normalized" if RANGE_M100_100 in modes else "deg_percent"
 
     # -- connection ----------------------------------------------------------------------------------------------
 
@@ -195,10 +198,8 @@ class ManipulatorRobot:
             self.supervision = Supervision.start(self)
         for bus in self.follower_arms.values():
             bus.set_torque(True)
-        if self.config.gripper_open_degree is not None:
-            for bus in self.leader_arms.values():
-                bus.set_torque(True, "gripper")
-                bus.write("Goal_Position", self.config.gripper_open_degree, "gripper")
+        for bus in self.leader_arms.values():
+            self._open_gripper(bus)
         self.is_connected = True
 
     def load_calibrations(self) -> None:
@@ -206,7 +207,7 @@ class ManipulatorRobot:
         for name, bus in self.buses.items():
             path = self._calibration_path(name)
             if path.exists():
-                bus.set_calibration(load_calibration(path, bus.motors))
+                bus.set_calibration(self.read_calibration(name, bus))
             else:
                 arm, kind = name.rsplit("_", 1)
                 logging.info("There is no calibration '%s': it is made now.", path)
@@ -215,16 +216,37 @@ class ManipulatorRobot:
                 save_calibration(calibration, path)
                 bus.set_calibration(calibration)
 
+    def read_calibration(self, arm_id: str, bus: DynamixelMotorsBus) -> Calibration:
+        """An arm's calibration file; ValueError, FileNotFoundError."""
+        return load_calibration(self._calibration_path(arm_id), bus.motors, self.config.use_degrees)
+
     def _calibration_path(self, arm_id: str) -> Path:
-        return self.calibration_dir / f"{arm_id}.json"
+        side = arm_id.rsplit("_", 1)[1]
+        named = getattr(self.config, f"{side}_calibration")
+        return Path(named) if named else self.calibration_dir / f"{arm_id}.json"
+
+    def _open_gripper(self, bus: DynamixelMotorsBus) -> None:
+        """Let the leader's gripper spring open to where it rests."""
+        percent, rest = self.config.gripper_open_pos, self.config.gripper_open_degree
+        if percent is not None:
+            mode = bus.calibration["calib_mode"][bus.calibration["motor_names"].index("gripper")]
+            rest = np.array([percent * (GRIPPER_OPEN / 100 if mode == DEGREE else 1.0)])
+        if rest is not None:
+            bus.set_torque(True, "gripper")
+            bus.write("Goal_Position", rest, "gripper")
 
     def _mechanical(self, bus: DynamixelMotorsBus) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest value of each joint in the units of its calibration."""
         low, high = np.array(MECHANICAL_LOW), np.array(MECHANICAL_HIGH)
         for index, name in enumerate(bus.motor_names):
-            mode = bus.calibration["calib_mode"][bus.calibration["motor_names"].index(name)]
-            if mode not in (DEGREE, "DEGREES"):
-                low[index], high[index] = (-100.0, 100.0) if mode == "RANGE_M100_100" else (0.0, 100.0)
+            row = bus.calibration["motor_names"].index(name)
+            mode = bus.calibration["calib_mode"][row]
+            if mode == DEGREES:  # from the middle of the range that the file has
+                steps = bus.calibration["end_pos"][row] - bus.calibration["start_pos"][row]
+                high[index] = steps / 2 / STEPS_PER_DEGREE
+                low[index] = -high[index]
+            elif mode != DEGREE:
+                low[index], high[index] = (-100.0, 100.0) if mode == RANGE_M100_100 else (0.0, 100.0)
         return low, high
 
     def _undo_slipped_turns(self, name: str, bus: DynamixelMotorsBus) -> None:
@@ -287,10 +309,10 @@ class ManipulatorRobot:
     def _units_per_degree(self, bus: DynamixelMotorsBus, motor: str) -> float:
         index = bus.calibration["motor_names"].index(motor)
         mode = bus.calibration["calib_mode"][index]
-        if mode in (DEGREE, "DEGREES"):
+        if mode in (DEGREE, DEGREES):
             return 1.0
         steps = abs(bus.calibration["end_pos"][index] - bus.calibration["start_pos"][index])
-        return (200.0 if mode == "RANGE_M100_100" else 100.0) / (steps / STEPS_PER_DEGREE)
+        return (200.0 if mode == RANGE_M100_100 else 100.0) / (steps / STEPS_PER_DEGREE)
 
     def watch(self, on: bool) -> None:
         """A motion begins or ends: while it lasts, servos and supervisor notice when goals stop coming."""
