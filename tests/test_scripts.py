@@ -80,6 +80,11 @@ def test_what_the_user_chooses_is_not_chosen_again(checkout):
     assert sum(w.startswith(chosen) for w in words) == 3
 
 
+def test_a_run_that_is_continued_keeps_its_own_settings(checkout):
+    words = bash("bash koch_train.sh --resume=true --output_dir=/out", cwd=checkout).stdout.splitlines()
+    assert [w for w in words if w.startswith("--")] == ["--resume=true", "--output_dir=/out"]
+
+
 def test_requirements_are_those_of_the_package():
     printed = subprocess.run(
         [sys.executable, ROOT / "tools" / "requirements.py", "sim"], capture_output=True, text=True, check=True

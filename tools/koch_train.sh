@@ -32,9 +32,11 @@ koch_train() {
     date="$(date +%Y-%m-%d_%H-%M-%S)"
     out="$ROOT/outputs/train/$job/$date"
     has_flag output_dir "$@" || has_flag config_path "$@" || flags+=("--output_dir=$out")
-    has_flag job_name "$@" || flags+=("--job_name=$job")
-    has_flag dataset.eval_split "$@" || flags+=("--dataset.eval_split=0.04")
-    has_flag env.type "$@" || flags+=("--env.type=koch" "--eval.use_async_envs=true")
+    if ! has_flag config_path "$@" && ! has_flag resume "$@"; then # else the run has its own
+        has_flag job_name "$@" || flags+=("--job_name=$job")
+        has_flag dataset.eval_split "$@" || flags+=("--dataset.eval_split=0.04")
+        has_flag env.type "$@" || flags+=("--env.type=koch" "--eval.use_async_envs=true")
+    fi
     mkdir -p "$ROOT/logs"
     local log="$ROOT/logs/${job}_$date.log"
     say "Log: $log"

@@ -128,7 +128,7 @@ class TrainPipelineConfig:
 
     def _follow_a_moved_run(self) -> None:
         """Write to the run that the checkpoint stands in, wherever it was when it started."""
-        run = self.checkpoint_path.parents[1]
+        run = self.checkpoint_path.parent.parent
         if self.checkpoint_path.parent.name != CHECKPOINTS_DIR:
             return
         typed = self.typed_flags.get("output_dir")
@@ -211,6 +211,8 @@ class TrainPipelineConfig:
                 raise ValueError("--seed=null: several processes need a common seed; set --seed=NUMBER.")
             self.seed = secrets.randbits(31)
             logging.info("Seed: %d (drawn)", self.seed)
+        if self.seed < 0:
+            raise ValueError(f"--seed={self.seed}: expected at least 0.")
 
     def _set_optimizer(self) -> None:
         if not self.use_policy_training_preset:

@@ -10,7 +10,6 @@ python lerobot/scripts/edit_dataset.py --root=grasps --output=small --size="[240
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from lerobot.common.datasets.edit import (
@@ -22,7 +21,7 @@ from lerobot.common.datasets.edit import (
     split_dataset,
 )
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.common.utils.utils import init_logging, run_command
+from lerobot.common.utils.utils import init_logging, json_dict, json_list, run_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,17 +29,17 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--output", type=Path, required=True, help="new folder (of --split: one folder in it per name)")
-    parser.add_argument("--delete", type=json.loads, metavar="[EPISODES]", help="leave episodes out")
-    parser.add_argument("--split", type=json.loads, metavar="{NAME: FRACTION OR [EPISODES]}")
-    parser.add_argument("--merge", type=json.loads, metavar="[FOLDERS]", help="append the episodes of other datasets")
-    parser.add_argument("--remove", type=json.loads, default=[], metavar="[FEATURES]")
-    parser.add_argument("--rename", type=json.loads, default={}, metavar="{OLD: NEW}", help="rename features")
-    parser.add_argument("--tasks", type=json.loads, metavar="{OLD: NEW}", help="change task texts")
+    parser.add_argument("--delete", type=json_list, metavar="[EPISODES]", help="leave episodes out")
+    parser.add_argument("--split", type=json_dict, metavar="{NAME: FRACTION OR [EPISODES]}")
+    parser.add_argument("--merge", type=json_list, metavar="[FOLDERS]", help="append the episodes of other datasets")
+    parser.add_argument("--remove", type=json_list, default=[], metavar="[FEATURES]")
+    parser.add_argument("--rename", type=json_dict, default={}, metavar="{OLD: NEW}", help="rename features")
+    parser.add_argument("--tasks", type=json_dict, metavar="{OLD: NEW}", help="change task texts")
     parser.add_argument("--task", metavar="TEXT", help="one task text for every episode")
     parser.add_argument("--vcodec", help="encode the videos again: h264, hevc or libsvtav1")
     parser.add_argument("--crf", type=int, default=23, help="quality with --vcodec, lower is better")
     parser.add_argument("--g", type=int, default=2, help="distance of keyframes with --vcodec")
-    parser.add_argument("--size", type=json.loads, metavar="[HEIGHT, WIDTH]", help="new size of the videos")
+    parser.add_argument("--size", type=json_list, metavar="[HEIGHT, WIDTH]", help="new size of the videos")
     return parser.parse_args()
 
 

@@ -8,7 +8,6 @@ Needs no arm and no simulation. The episodes should be ones that were not traine
 
 import argparse
 import datetime as dt
-import json
 import logging
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from lerobot.common.evaluation.report_card import ReportCard, run_name
 from lerobot.common.evaluation.report_page import make_page
 from lerobot.common.evaluation.report_run import choose_episodes, make_card
 from lerobot.common.utils.io_utils import write_json, write_text
-from lerobot.common.utils.utils import init_logging, run_command
+from lerobot.common.utils.utils import init_logging, json_dict, json_list, run_command
 
 PAGE_NAME, JSON_NAME = "report.html", "report.json"
 
@@ -63,7 +62,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "--dataset.episodes",
         dest="episodes",
-        type=json.loads,
+        type=json_list,
         help="for example [48,49]; else the last tenth, at most 5",
     )
     add("--policy.device", dest="device", help="cpu, cuda, ...; else what is there")
@@ -73,7 +72,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=150,
         help="at most about this many chunks per checkpoint (fewer episodes are used)",
     )
-    add("--rename_map", type=json.loads, default={}, help="dataset camera key -> key of the checkpoint, as JSON")
+    add("--rename_map", type=json_dict, default={}, help="dataset camera key -> key of the checkpoint, as JSON")
     add("--seed", type=int, default=0, help="of the noise of policies that draw some")
     add("--output_dir", type=Path, help="else outputs/report/<date>/<time>; may exist")
     args = parser.parse_intermixed_args(arguments)

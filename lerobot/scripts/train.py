@@ -122,10 +122,10 @@ def train(cfg: TrainPipelineConfig):
                 bar.update()
 
                 if cfg.log_freq and (step % cfg.log_freq == 0 or step == cfg.steps):
-                    require_finite(tracker, step)
+                    require_finite(tracker, step, engine.scaler.is_enabled())
                     metrics.log(tracker, info)
                 if saver.is_due(step):
-                    require_finite(tracker, step)
+                    require_finite(tracker, step, engine.scaler.is_enabled())
                     saver.save(run.snapshot(step))
                 if validation.is_due(step):
                     saver.consider(step, metrics.log_eval(step, validation.validate(run, step)))

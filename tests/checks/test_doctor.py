@@ -116,6 +116,20 @@ def test_a_decoder_that_is_missing():
     assert codes(environment.check_decoders(["h264", "hevc"])) == ["env.decoder"]
 
 
+def test_one_decoder_does_not_stand_for_another(monkeypatch):
+    monkeypatch.setattr("av.codecs_available", {"libdav1d", "hevc"})
+    assert environment.available_decoders() == ["hevc", "av1"]
+
+
+def test_a_driver_that_does_not_answer_does_not_stop_the_doctor(monkeypatch):
+    def hangs(command, **_):
+        raise subprocess.TimeoutExpired(command, 20)
+
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(subprocess, "run", hangs)
+    assert environment.driver_version() is None
+
+
 def test_a_full_disk(tmp_path):
     assert "env.disk" in codes(environment.check_disk(tmp_path, needed_gb=1e9))
 
@@ -193,6 +207,13 @@ def test_a_checkpoint_that_was_cut_off(run):
 def test_a_configuration_of_an_unknown_policy(run):
     edit_json(model(run) / "config.json", lambda config: config.update(type="unheard_of"))
     assert "checkpoint.config" in codes(check_checkpoint(run).findings)
+
+
+def test_an_adapter_needs_no_other_weights(run):
+    folder = model(run)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    assert "checkpoint.no_weights" not in codes(check_checkpoint(run).findings)
 
 
 def test_weights_that_are_not_finite(run):

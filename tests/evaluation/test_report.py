@@ -146,4 +146,6 @@ def test_charts_have_round_ticks_and_gaps():
     assert ticks(0.0, 9.7) == [0, 2, 4, 6, 8, 10]
     assert ticks(3.0, 3.0)[0] <= 3.0 <= ticks(3.0, 3.0)[-1]
     chart = line_chart([Line(np.arange(5.0), np.array([1, 2, np.nan, 3, 4]), "p0", "a < b")], "x")
+    long = line_chart([Line(np.arange(2000.0), np.where(np.arange(2000) % 100 == 99, np.nan, 1.0), "p0")], "x")
+    assert long.split('class="p0"')[1].count("M") == 20  # thinned out, but not joined
     assert re.search(r'd="M[^"]*M', chart) and "a &lt; b" in chart and "nan" not in chart

@@ -17,14 +17,14 @@ def dataset_root(tmp_path_factory):
     return record_dataset(tmp_path_factory.mktemp("data") / "tiny")
 
 
-def record_dataset(root):
+def record_dataset(root, episodes=3):
     """Write that dataset."""
     vector = {"dtype": "float32", "shape": (6,), "names": JOINTS}
     picture = {"dtype": "video", "shape": (48, 64, 3), "names": ["height", "width", "channels"]}
     features = {"observation.state": vector, "action": vector, "observation.images.laptop": picture}
     dataset = LeRobotDataset.create("tiny", 30, root=root, features=features, robot_type="koch")
     rng = np.random.default_rng(0)
-    for episode in range(3):
+    for episode in range(episodes):
         for step in range(12):
             dataset.add_frame(
                 {

@@ -1,8 +1,13 @@
 """What a checkpoint is worth: whole or refused, bounded in number, written beside the training."""
 
+import errno
+import fcntl
 import json
 import os
 import resource
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +23,7 @@ from lerobot.common.training.checkpoint import (
 from lerobot.common.training.engine import Engine
 from lerobot.common.training.manifest import DamagedCheckpointError, damage, newest_whole_checkpoint
 from lerobot.common.training.metrics import MetricsFile
-from lerobot.common.training.saver import CheckpointSaver, lock_output
+from lerobot.common.training.saver import CheckpointSaver, lock_output, number_of_checkpoints
 from lerobot.configs import parser
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.scripts.train import train
@@ -90,6 +95,45 @@ def test_a_write_that_fails_does_not_stop_the_training_but_the_last_one_is_told(
     monkeypatch.setattr(saver, "write_snapshot", lambda *_: full(type("S", (), {"step": 2}), None))
     with pytest.raises(OSError, match="--output_dir"):
         train(make_config(output_dir=cfg.output_dir.with_name("other"), save_freq=0))
+
+
+def test_the_last_write_is_told_where_the_best_one_is_kept(make_config, monkeypatch):
+    import lerobot.common.training.saver as saver
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saver, "write_snapshot", full)
+    cfg = make_config(steps=2, eval_steps=2, save_best="eval/loss")
+    cfg.dataset.eval_split = 0.34
+    cfg.validate()
+    with closing(CheckpointSaver(cfg, Engine(cfg))) as writer:
+        writer.save(SimpleNamespace(step=2))
+        with pytest.raises(OSError, match="No space left"):
+            writer.consider(2, {"eval/loss": 1.0})
+
+
+@pytest.mark.parametrize(("steps", "every", "count"), [(4, 2, 2), (5, 2, 3), (5, 100, 1), (5, 0, 1)])
+def test_a_run_writes_a_checkpoint_at_its_end(make_config, steps, every, count):
+    cfg = make_config(steps=steps, save_freq=every)
+    cfg.validate()
+    with closing(CheckpointSaver(cfg, Engine(cfg))) as writer:
+        assert number_of_checkpoints(cfg) == sum(writer.is_due(step + 1) for step in range(steps)) == count
+
+
+def test_a_disk_without_locks_is_told_and_used(tmp_path, monkeypatch, caplog):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    lock_output(tmp_path / "run").close()
+    assert "No locks available" in caplog.text
+
+
+def test_a_checkpoint_may_stand_at_the_top_of_a_disk(make_config):
+    cfg = make_config(resume=True)
+    cfg.checkpoint_path = Path("/mounted")
+    cfg._follow_a_moved_run()
 
 
 def test_saving_works_on_a_copy(make_config, tmp_path):

@@ -1,8 +1,12 @@
 """What a run needs, from a few real steps."""
 
-import pytest
+from types import SimpleNamespace
 
-from lerobot.common.training.estimate import Estimate, Outlook, duration
+import pytest
+import torch
+
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.training.estimate import Estimate, Outlook, duration, estimate
 from lerobot.scripts.train import train
 
 
@@ -16,6 +20,17 @@ def test_loading_adds_to_a_step_only_without_workers():
     assert make_estimate().step_s == 0.75
     assert make_estimate(workers=2).step_s == 0.5
     assert "7200 steps in 1 h 30 min" in str(make_estimate())
+
+
+def test_a_step_has_all_its_micro_batches(make_config, monkeypatch):
+    monkeypatch.setattr("lerobot.common.training.estimate._step", lambda *_: 0.5)
+    monkeypatch.setattr("lerobot.common.training.estimate._loading", lambda *_: 0.25)
+    cfg = make_config(estimate=True, gradient_accumulation_steps=4, batch_size=2)
+    cfg.validate()
+    engine, policy = SimpleNamespace(device=torch.device("cpu"), world_size=1), torch.nn.Linear(2, 2)
+    policy.frozen_feature_modes = tuple
+    found = estimate(cfg, LeRobotDataset(root=cfg.dataset.root), None, lambda batch: batch, None, policy, None, engine)
+    assert found.step_s == 3.0 and "2.7 samples/s" in str(found)
 
 
 def test_largest_batch_fills_nine_tenths_of_the_memory():

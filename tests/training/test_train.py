@@ -7,12 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lerobot.common.training.metrics import read_lines
-from lerobot.common.training.smoke import smoke
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.training.data import make_plan, split_episodes
+from lerobot.common.training.metrics import read_lines, require_finite
+from lerobot.common.training.smoke import first_episodes, smoke
+from lerobot.common.utils.logging_utils import AverageMeter, MetricsTracker
 from lerobot.configs import parser
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.scripts.train import train
+from tests.training.conftest import record_dataset
 
 FILES = {
     "pretrained_model/camera_reference/laptop.png",
@@ -126,9 +130,42 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(make_config, m
 
 
 def test_the_smoke_run_resumes_to_the_same_losses_and_checks_the_plan(make_config, capsys, caplog):
-    smoke(make_config(steps=300, save_freq=100), train)
+    cfg = make_config(steps=300, save_freq=100, save_total_limit=1)  # a limit must not delete what it resumes from
+    cfg.typed_flags["policy.path"] = "lerobot/smolvla_base"  # what koch_train_smolvla.sh types where there is a GPU
+    cfg.eval_steps, cfg.dataset.eval_split = 100, 0.34
+    smoke(cfg, train)
     assert "Smoke run passed" in capsys.readouterr().out
     assert "plan.save_freq" not in caplog.text
+
+
+def test_a_smoke_run_takes_as_many_episodes_as_there_are(make_config, tmp_path):
+    cfg = make_config()
+    assert first_episodes(cfg) == [0, 1]
+    cfg.dataset.root = str(record_dataset(tmp_path / "one", episodes=1))
+    assert first_episodes(cfg) == [0]
+
+
+def test_a_split_that_holds_no_episode_out_is_told(make_config, caplog):
+    cfg = make_config(dataset=DatasetConfig(root=make_config().dataset.root, eval_split=0.1))
+    assert split_episodes(cfg) == (None, []) and "--dataset.eval_split=0.1 of 3 episodes" in caplog.text
+    cfg.eval_steps = 2
+    with pytest.raises(ValueError, match="--eval_steps=2"):
+        split_episodes(cfg)
+
+
+def test_episodes_too_short_for_the_policy_are_told_before_training(make_config):
+    cfg = make_config()
+    cfg.policy.drop_n_last_frames = 12
+    with pytest.raises(ValueError, match="--policy.drop_n_last_frames=12"):
+        make_plan(LeRobotDataset(root=cfg.dataset.root), cfg)
+
+
+def test_a_gradient_that_is_no_number_stops_before_anything_is_saved():
+    tracker = MetricsTracker(1, 1, 1, {"loss": AverageMeter("loss"), "grad_norm": AverageMeter("grdn")})
+    tracker.loss, tracker.grad_norm = 1.0, float("inf")
+    with pytest.raises(ValueError, match="gradient became inf before step 3"):
+        require_finite(tracker, 3)
+    require_finite(tracker, 3, scaled=True)  # such a step is skipped
 
 
 def test_cameras_are_renamed_to_those_of_the_checkpoint(make_config, tmp_path):

@@ -1,5 +1,7 @@
 """Helpers that scripts for newer LeRobot releases import."""
 
+import argparse
+import io
 import random
 import sys
 
@@ -21,6 +23,7 @@ from lerobot.common.utils.terminal import (
     TimerManager,
     get_elapsed_time_in_days_hours_minutes_seconds,
 )
+from lerobot.common.utils.utils import json_dict, json_list, run_command
 
 
 @pytest.mark.parametrize(("part", "place"), [("python", 0), ("numpy", 1), ("torch", 2)])
@@ -43,6 +46,20 @@ def test_json_is_read_as_the_object_is_built(tmp_path):
     for value, error in (({"b": 1}, ValueError), ({"a": [1]}, ValueError), ({"a": [1, "x"]}, TypeError)):
         with pytest.raises(error):
             read(value, {"a": (0, 0)})
+
+
+def test_flags_that_are_json_say_what_they_expect():
+    assert json_list("[3, 17]") == [3, 17] and json_dict('{"a": 1}') == {"a": 1}
+    for read, text in ((json_list, "3"), (json_dict, "[1]"), (json_list, "[3")):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected JSON such as"):
+            read(text)
+
+
+def test_a_terminal_without_unicode_ends_no_command(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
+    run_command(lambda: print("\u28ff loss", flush=True))
+    assert raw.getvalue() == b"? loss\n"
 
 
 def test_packages_are_found_and_missing_ones_named():

@@ -35,6 +35,7 @@ class CheckedCheckpoint:
 
 def check_checkpoint(path: str | Path) -> CheckedCheckpoint:
     """Read a checkpoint (a step folder, its pretrained_model, or a run) and say what is wrong with it."""
+    from lerobot.common.policies.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
     from lerobot.common.training.record import read_record
     from lerobot.configs.policies import PreTrainedConfig
 
@@ -47,7 +48,8 @@ def check_checkpoint(path: str | Path) -> CheckedCheckpoint:
     except (ValueError, OSError) as e:
         fix = "copy the checkpoint again, or name another one by --policy.path"
         return CheckedCheckpoint([*findings, Finding("checkpoint.config", "error", str(e), fix=fix)])
-    findings += check_weights(folder / SAFETENSORS_SINGLE_FILE)
+    adapter = (folder / ADAPTER_CONFIG).is_file()  # then the weights are those of another checkpoint
+    findings += check_weights(folder / (ADAPTER_WEIGHTS if adapter else SAFETENSORS_SINGLE_FILE))
     stats, more = check_processors(folder, config)
     findings += more
     return CheckedCheckpoint(findings, config, checkpoint_facts(folder, config, stats, read_record(folder)))
@@ -79,7 +81,7 @@ def check_files(folder: Path) -> list[Finding]:
     faults = damage(step) if (step / MANIFEST_NAME).is_file() else []
     if not faults:
         return []
-    other, _ = newest_whole_checkpoint(step.parents[1])
+    other, _ = newest_whole_checkpoint(step.parent.parent)
     fix = f"--policy.path={other / PRETRAINED_MODEL_DIR}" if other else "copy the checkpoint again"
     message = f"The checkpoint is damaged: {'; '.join(faults)}."
     return [Finding("checkpoint.damaged", "error", message, Where(file=str(step)), {"faults": faults}, fix)]

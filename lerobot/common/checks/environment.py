@@ -20,7 +20,7 @@ OLDEST_PYTHON, OLDEST_TORCH = (3, 10), Version("2.6")
 LEAST_FREE_GB = 5.0
 # Packages that a policy needs beside the base ones -> the extra that brings them.
 POLICY_PACKAGES = {"smolvla": {"transformers": "smolvla"}, "pi0": {"transformers": "pi0"}}
-DECODERS = ("h264", "hevc", "av1")
+DECODERS = {"h264": ("h264",), "hevc": ("hevc",), "av1": ("libdav1d", "av1")}  # codec -> what decodes it
 
 
 def check_environment(device: str | None = None, output_dir: str | Path = ".") -> list[Finding]:
@@ -100,7 +100,10 @@ def driver_version() -> str | None:
     if shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else None
 
 
@@ -127,7 +130,7 @@ def available_decoders() -> list[str]:
     """Of DECODERS those that PyAV can decode with."""
     import av
 
-    return [name for name in DECODERS if any(n in av.codecs_available for n in (name, f"lib{name}", "libdav1d"))]
+    return [name for name, decoders in DECODERS.items() if not av.codecs_available.isdisjoint(decoders)]
 
 
 def check_decoders(available: Sequence[str]) -> list[Finding]:

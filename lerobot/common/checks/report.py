@@ -11,6 +11,7 @@ import numpy as np
 
 from lerobot.common.checks.finding import SEVERITIES, Finding, by_severity
 from lerobot.common.datasets.video_utils import VideoDecodeError, VideoReader
+from lerobot.common.utils.io_utils import write_text
 
 PICTURES = 60  # per page
 WIDTH = 200  # pixels
@@ -133,4 +134,4 @@ def _curves(finding: Finding, check) -> str:
 
 def write_html(path: Path, findings: list[Finding], check=None, title: str = "Dataset check") -> None:
     """Write the page to a file."""
-    Path(path).write_text(html_page(findings, check, title), encoding="utf-8")
+    write_text(html_page(findings, check, title), path)

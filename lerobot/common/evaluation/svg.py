@@ -52,7 +52,9 @@ def line_chart(
         parts.append(f'<text x="{LEFT - 5}" y="{py(y) + 4:.1f}" text-anchor="end">{y:g}</text>')
     for x in x_ticks:
         parts.append(f'<text x="{px(x):.1f}" y="{height - BOTTOM + 14}" text-anchor="middle">{x:g}</text>')
-    parts.append(f'<text x="{(LEFT + width - RIGHT) / 2}" y="{height - 3}" text-anchor="middle">{x_label}</text>')
+    parts.append(
+        f'<text x="{(LEFT + width - RIGHT) / 2}" y="{height - 3}" text-anchor="middle">{html.escape(x_label)}</text>'
+    )
     for x in marks:
         parts.append(f'<line class="mark" x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>')
     parts += [_path(line, px, py) for line in lines]
@@ -62,8 +64,9 @@ def line_chart(
 
 def _path(line: Line, px, py) -> str:
     stride = max(1, len(line.x) // POINTS)
+    kept = np.isnan(line.y) | (np.arange(len(line.x)) % stride == 0)  # every gap
     pen, steps = "M", []
-    for x, y in zip(line.x[::stride], line.y[::stride], strict=True):
+    for x, y in zip(line.x[kept], line.y[kept], strict=True):
         if math.isnan(y):
             pen = "M"
             continue

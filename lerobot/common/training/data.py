@@ -26,12 +26,22 @@ def split_episodes(cfg) -> tuple[list[int] | None, list[int]]:
     chosen = cfg.dataset.episodes if cfg.dataset.episodes is not None else list(range(meta.total_episodes))
     held_out = round(len(chosen) * cfg.dataset.eval_split)
     if not held_out:
+        if cfg.dataset.eval_split:
+            _none_held_out(cfg, len(chosen))
         return cfg.dataset.episodes, []
     if held_out >= len(chosen):
         raise ValueError(
             f"--dataset.eval_split={cfg.dataset.eval_split} leaves none of {len(chosen)} episodes to train on."
         )
     return chosen[:-held_out], chosen[-held_out:]
+
+
+def _none_held_out(cfg, episodes: int) -> None:
+    """A split of less than half an episode: ValueError where validations were asked for, else a warning."""
+    text = f"--dataset.eval_split={cfg.dataset.eval_split} of {episodes} episodes holds none out"
+    if cfg.eval_steps:
+        raise ValueError(f"{text}, and --eval_steps={cfg.eval_steps} validates on them: hold out a larger part.")
+    logging.warning("%s.", text)
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,13 @@ class PartSampler(torch.utils.data.Sampler):
 
 def make_plan(dataset, cfg, processes: int = 1) -> BatchPlan:
     """How `cfg` divides the frames of a dataset."""
-    indices = trainable_indices(dataset, getattr(cfg.policy, "drop_n_last_frames", 0))
+    dropped = getattr(cfg.policy, "drop_n_last_frames", 0)
+    indices = trainable_indices(dataset, dropped)
+    if not indices:
+        raise ValueError(
+            f"There is no frame to train on: --policy.drop_n_last_frames={dropped} leaves nothing of the "
+            f"{dataset.num_episodes} episodes ({dataset.num_frames} frames)."
+        )
     return BatchPlan(len(indices), cfg.batch_size, processes, cfg.gradient_accumulation_steps)
 
 

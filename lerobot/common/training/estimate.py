@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from lerobot.common.datasets.collate import collate
-from lerobot.common.training.saver import checkpoint_bytes
+from lerobot.common.training.saver import checkpoint_bytes, number_of_checkpoints
 from lerobot.common.utils.utils import available_memory
 
 STEPS, BATCHES = 3, 10
@@ -23,7 +23,10 @@ STATUS, FORGET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass
 class Estimate:
-    """Measured on this machine; sizes in bytes, times in seconds. `per_sample` is 0 where it was too small to see."""
+    """Measured on this machine; sizes in bytes, times of one step in seconds.
+
+    `per_sample` is 0 where it was too small to see.
+    """
 
     batch_size: int
     steps: int
@@ -37,6 +40,7 @@ class Estimate:
     checkpoints: int
     store: int
     advice: str = ""  # what would make computing cheaper
+    accumulation: int = 1  # micro-batches of a step
 
     @property
     def step_s(self) -> float:
@@ -64,9 +68,10 @@ class Estimate:
         largest = self.largest_batch
         fits = f"; about {largest} would fit" if largest else ""
         disk = disk_use(self.checkpoints, self.checkpoint, self.store)
+        samples = self.batch_size * self.accumulation
         return "\n".join(
             [
-                f"Speed       {1 / self.step_s:.2f} steps/s, {self.batch_size / self.step_s:.1f} samples/s: "
+                f"Speed       {1 / self.step_s:.2f} steps/s, {samples / self.step_s:.1f} samples/s: "
                 f"{self.steps} steps in {duration(self.steps * self.step_s)}",
                 f"One step    computing {self.update_s * 1e3:.0f} ms, loading {self.load_s * 1e3:.0f} ms "
                 f"with {self.workers} workers",
@@ -127,8 +132,10 @@ class Memory:
 def estimate(cfg, dataset, loader, prepare, features, policy, optimizer, engine) -> Estimate:
     """Take three steps with half the batch and three with the whole one, and load ten batches.
 
-    The policy is trained by these steps: they belong to a run that ends here.
+    The policy is trained by these steps: they belong to a run that ends here. Raises ValueError with several processes.
     """
+    if engine.world_size > 1:
+        raise ValueError("--estimate=true measures one process: leave accelerate launch out.")
     memory = Memory(engine.device)
     half = max(1, cfg.batch_size // 2)
     peaks = []
@@ -140,20 +147,21 @@ def estimate(cfg, dataset, loader, prepare, features, policy, optimizer, engine)
     return Estimate(
         batch_size=cfg.batch_size,
         steps=cfg.steps,
-        update_s=min(seconds),
-        load_s=_loading(loader, features, prepare),
+        update_s=min(seconds) * cfg.gradient_accumulation_steps,
+        load_s=_loading(loader, features, prepare) * cfg.gradient_accumulation_steps,
         workers=cfg.num_workers,
         peak=peaks[-1],
         per_sample=(peaks[-1] - peaks[0]) / (cfg.batch_size - half) if cfg.batch_size > half else 0.0,
         memory=memory.total(),
         advice=advice(cfg, policy),
+        accumulation=cfg.gradient_accumulation_steps,
         **on_disk(cfg, policy, features),
     )
 
 
 def on_disk(cfg, policy, features) -> dict[str, int]:
     """Number and size of the checkpoints that stay, and size of the store."""
-    saved = (cfg.steps // cfg.save_freq if cfg.save_freq else 1) or 1
+    saved = number_of_checkpoints(cfg)
     stored = features.store.num_frames * sum(map(features.store.record_bytes, features.store.keys)) if features else 0
     return {
         "checkpoint": checkpoint_bytes(cfg, policy),

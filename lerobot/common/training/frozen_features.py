@@ -121,7 +121,7 @@ def choose(cfg, policy, shapes: Callable[[str], dict[str, Tensor]], num_frames: 
 
 
 def _choose_affordable(cfg, possible, shapes, num_frames: int) -> tuple[str, str]:
-    samples = cfg.steps * cfg.batch_size
+    samples = cfg.steps * cfg.batch_size * cfg.gradient_accumulation_steps
     if samples < num_frames:
         return "none", f"{samples:,} samples are fewer than the {num_frames:,} frames to fill a store with"
     free = shutil.disk_usage(existing_parent(features_folder(cfg))).free

@@ -100,6 +100,6 @@ def require_whole(folder: Path) -> None:
     faults = damage(folder)
     if not faults:
         return
-    other, _ = newest_whole_checkpoint(folder.parents[1])
+    other, _ = newest_whole_checkpoint(folder.parent.parent)
     way = f"--config_path={other / PRETRAINED_MODEL_DIR}" if other else "an earlier copy of the checkpoint"
     raise DamagedCheckpointError(f"The checkpoint {folder} is damaged: {'; '.join(faults)}. Resume from {way}.")

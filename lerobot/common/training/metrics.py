@@ -33,14 +33,18 @@ def make_tracker(plan, dataset, step: int) -> MetricsTracker:
     return MetricsTracker(plan.global_batch, dataset.num_frames, dataset.num_episodes, meters, initial_step=step)
 
 
-def require_finite(tracker: MetricsTracker, step: int) -> None:
-    """Stop (before anything is saved) when the loss is no longer a number."""
-    if not math.isfinite(tracker.metrics["loss"].avg):
-        raise ValueError(
-            f"The loss became {tracker.metrics['loss'].avg} before step {step}. Lower the learning rate "
-            "(--policy.optimizer_lr), switch --policy.use_amp off, or look for NaN in the dataset. "
-            "Earlier checkpoints are untouched."
-        )
+def require_finite(tracker: MetricsTracker, step: int, scaled: bool = False) -> None:
+    """Stop (before anything is saved) when the loss or its gradient is no longer a number.
+
+    scaled: gradients are; then those that overflow are skipped, and no error.
+    """
+    for name, what in (("loss", "loss"), *(() if scaled else (("grad_norm", "gradient"),))):
+        if not math.isfinite(tracker.metrics[name].avg):
+            raise ValueError(
+                f"The {what} became {tracker.metrics[name].avg} before step {step}. Lower the learning rate "
+                "(--policy.optimizer_lr), switch --policy.use_amp off, or look for NaN in the dataset. "
+                "Earlier checkpoints are untouched."
+            )
 
 
 def describe(cfg, policy, dataset, plan, step: int) -> None:

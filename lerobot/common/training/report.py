@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -119,8 +120,8 @@ def report_command(checkpoint: Path, dataset: str) -> str:
 
 
 def _short(path: str | Path) -> str:
-    """A path relative to the working directory where that is shorter."""
-    return min(str(path), os.path.relpath(path), key=len)
+    """A path for the command line, relative to the working directory where that is shorter."""
+    return shlex.quote(min(str(path), os.path.relpath(path), key=len))
 
 
 def _env_means_something(cfg, dataset: dict) -> bool:

@@ -100,7 +100,7 @@ class CheckpointSaver:
                 f"A checkpoint takes {one / 1e6:.1f} MB and {cfg.output_dir} has {free / 1e6:.1f} MB free. "
                 "Free some space or choose another --output_dir."
             )
-        count = cfg.steps // cfg.save_freq if cfg.save_freq else 1
+        count = number_of_checkpoints(cfg)
         kept = min(count, cfg.save_total_limit + 1) if cfg.save_total_limit else count
         if free < one * kept:
             logging.warning(
@@ -133,7 +133,7 @@ class CheckpointSaver:
         target = get_step_checkpoint_dir(self.cfg.output_dir, self.cfg.steps, step)
         if not self.writes or not name or name not in values:
             return
-        self.wait()
+        self.wait(final=step == self.cfg.steps)
         value, best = float(values[name]), self.best()
         sign = 1 if any(word in name for word in LARGER_IS_BETTER) else -1
         known = best.get("metric") == name
@@ -166,10 +166,17 @@ def lock_output(folder: Path):
         ) from e
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
+    except BlockingIOError as e:
         file.close()
         raise OSError(f"Another run is writing to {folder}; stop it or choose another --output_dir.") from e
+    except OSError as e:  # some network file systems have no locks
+        logging.warning("%s cannot be locked (%s): see that no second run writes there.", folder, e.strerror)
     return file
+
+
+def number_of_checkpoints(cfg) -> int:
+    """How many a run writes: one every `save_freq` steps, and one at its end."""
+    return -(-cfg.steps // cfg.save_freq) if cfg.save_freq else 1
 
 
 def checkpoint_bytes(cfg, policy) -> int:

@@ -25,10 +25,12 @@ def smoke(cfg, train: Callable) -> None:
     """
     planned = {"steps": cfg.steps, "save_freq": cfg.save_freq}
     cfg.steps, cfg.save_freq, cfg.log_freq, cfg.env = STEPS, HALF, 1, None
+    cfg.save_checkpoint, cfg.save_total_limit, cfg.save_best = True, 0, None  # it resumes from the first of two
+    cfg.eval_steps = 0
     cfg.batch_size = min(cfg.batch_size, 8)
-    cfg.dataset = dataclasses.replace(
-        cfg.dataset, episodes=(cfg.dataset.episodes or list(range(EPISODES)))[:EPISODES], eval_split=0.0
-    )
+    cfg.dataset = dataclasses.replace(cfg.dataset, episodes=first_episodes(cfg), eval_split=0.0)
+    if cfg.policy is not None:
+        cfg.policy.push_to_hub = False
     train(cfg)
     first = _losses(cfg.output_dir)
     train(_resumed(cfg))
@@ -42,6 +44,12 @@ def smoke(cfg, train: Callable) -> None:
     print(f"Output: {cfg.output_dir}", flush=True)
 
 
+def first_episodes(cfg) -> list[int]:
+    """The episodes of a smoke run: the first two of those chosen."""
+    meta = LeRobotDatasetMetadata(cfg.dataset.repo_id, root=cfg.dataset.root, revision=cfg.dataset.revision)
+    return (cfg.dataset.episodes or list(range(meta.total_episodes)))[:EPISODES]
+
+
 def _losses(output_dir: Path) -> list[float]:
     return [row["loss"] for row in read_lines(Path(output_dir) / METRICS_NAME)]
 
@@ -49,7 +57,8 @@ def _losses(output_dir: Path) -> list[float]:
 def _resumed(cfg):
     config = get_step_checkpoint_dir(cfg.output_dir, cfg.steps, HALF) / PRETRAINED_MODEL_DIR / TRAIN_CONFIG_NAME
     cfg.resume = True
-    cfg.typed_flags = {**cfg.typed_flags, "config_path": str(config)}
+    typed = {name: value for name, value in cfg.typed_flags.items() if name != "policy.path"}  # where the run began
+    cfg.typed_flags = {**typed, "config_path": str(config)}
     logging.info("Resuming from step %d", HALF)
     return cfg
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lerobot.common.utils.io_utils import read_json
+from lerobot.common.utils.io_utils import read_json, write_text
 
 EVAL_DIR, EVAL_NAME = "eval", "eval_info.json"
 MOST_FILM_BYTES = 2_000_000  # larger films stay beside the page
@@ -40,9 +41,7 @@ def write_summary_page(path: Path, cfg, record: dict[str, Any], summary: dict[st
     title = html.escape(f"{cfg.job_name}: {cfg.steps} steps")
     view = '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
     head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style>'
-    path.write_text(
-        f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}</h1>{body}</body></html>', "utf-8"
-    )
+    write_text(f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}</h1>{body}</body></html>', path)
 
 
 def _results(summary: dict[str, Any], units: str | None) -> dict[str, Any]:
@@ -126,7 +125,7 @@ def _source(source: dict[str, Any] | None) -> str:
 
 
 def _resume(cfg) -> str:
-    return f"python lerobot/scripts/train.py --resume=true --output_dir={cfg.output_dir}"
+    return f"python lerobot/scripts/train.py --resume=true --output_dir={shlex.quote(str(cfg.output_dir))}"
 
 
 def _table(rows: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import logging
 import os
 import sys
@@ -44,6 +46,9 @@ def init_logging(log_file: Path | None = None, display_pid: bool = False, **_) -
 
 def run_command(main: Callable[[], object]) -> None:
     """Run a command: user errors become one message and exit code 1 (the traceback with LEROBOT_TRACEBACK=1)."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Unicode shows `?` and ends no training
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
         main()
     except USER_ERRORS as e:
@@ -55,6 +60,26 @@ def run_command(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def json_list(text: str) -> list:
+    """What argparse reads a list with."""
+    return _json(text, list, '[1, 2] or ["a"]')
+
+
+def json_dict(text: str) -> dict:
+    """What argparse reads a dict with."""
+    return _json(text, dict, '{"a": "b"}')
+
+
+def _json(text: str, kind: type, example: str) -> Any:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, kind):
+        raise argparse.ArgumentTypeError(f"{text}: expected JSON such as {example}")
+    return value
 
 
 def available_memory() -> int:
