@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lerobot.common.checks.dataset_checks import check_dataset
 from lerobot.common.datasets.backward_compatibility import (
     BackwardCompatibilityError,
     ForwardCompatibilityError,
 )
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.datasets.recompute import repair_stats
 from lerobot.common.datasets.utils import DatasetError
 from lerobot.common.datasets.video_utils import FrameTimestampError, VideoDecodeError
 from tests.datasets.conftest import record_episode
@@ -62,6 +64,44 @@ def test_v16_folder_is_recognized(tmp_path):
     (tmp_path / "meta_data" / "info.json").write_text("{}")
     with pytest.raises(BackwardCompatibilityError, match="v1.6"):
         LeRobotDataset(root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"codebase_version": "banana"}, "codebase_version 'banana'; expected v2.0"),
+        ({"fps": "30"}, "fps '30'; expected a number above 0"),
+        ({"fps": 0}, "fps 0"),
+        ({"chunks_size": 0}, "chunks_size 0"),
+        ({"total_frames": -1}, "total_frames -1"),
+        ({"total_episodes": None}, "total_episodes None"),
+        ({"features": []}, "features must be an object"),
+        ({"data_path": "data/{foo}.parquet"}, r"data_path .* has \['foo'\]; known are"),
+        ({"data_path": "data/{episode_index.__class__}.parquet"}, "known are"),
+        ({"video_path": "videos/{episode_index"}, "video_path .* is no path template"),
+        ({"data_path": 3}, "data_path 3 is no path template"),
+    ],
+)
+def test_impossible_metadata_are_one_message(own_root, changes, message):
+    edit_info(own_root, **changes)
+    with pytest.raises(DatasetError, match=message) as error:
+        LeRobotDataset(root=own_root)
+    assert "info.json" in str(error.value)
+
+
+@pytest.mark.parametrize("version, file", [("v2.1", "episodes_stats.jsonl"), ("v2.0", "stats.json")])
+def test_a_missing_file_of_statistics_is_said_and_repaired(own_root, caplog, version, file):
+    (own_root / "meta/episodes_stats.jsonl").unlink()
+    edit_info(own_root, codebase_version=version)
+    dataset = LeRobotDataset(root=own_root)
+    assert len(dataset) == 19 and dataset[3]["action"][0] == 3.5 and dataset.meta.stats == {}
+    assert f"meta/{file}' does not exist" in caplog.text and "--fix" in caplog.text
+    with pytest.raises(ValueError, match="--fix"):
+        dataset.add_frame({})
+    assert {f.code for f in check_dataset(own_root, decode=False)} >= {"stats.missing"}
+    repair_stats(own_root)
+    assert (own_root / "meta" / file).is_file()
+    assert LeRobotDataset(root=own_root).meta.stats["action"]["count"].tolist() == [19]
 
 
 @pytest.mark.parametrize("template", ["/etc/episode_{episode_index}", "../episode_{episode_index}.parquet"])

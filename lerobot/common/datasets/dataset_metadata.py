@@ -79,8 +79,11 @@ class LeRobotDatasetMetadata:
     `stats` describes the whole dataset: {feature: {min, max, mean, std, count}} as float64 arrays, pictures
     (3, 1, 1) in [0, 1]. Raises FileNotFoundError when the dataset is nowhere, CompatibilityError for other
     format versions and DatasetError for contradictory files. `metadata_buffer_size` of LeRobot 0.4 has no effect:
-    an episode is on disk when it is saved.
+    an episode is on disk when it is saved. Where only the file of the statistics is missing there are none
+    (`lacks_stats`), with a warning.
     """
+
+    lacks_stats = False
 
     def __init__(
         self,
@@ -99,7 +102,16 @@ class LeRobotDatasetMetadata:
             self._load()
         except (FileNotFoundError, NotADirectoryError) as e:
             missing = e.filename or self.root
-            download_files(repo_id, self.root, self.revision, missing, allow_patterns="meta/")
+            try:
+                download_files(repo_id, self.root, self.revision, missing, allow_patterns="meta/")
+            except FileNotFoundError:
+                if Path(missing) not in (self.root / EPISODES_STATS_PATH, self.root / STATS_PATH):
+                    raise
+                self.lacks_stats = True
+                fix = f"python lerobot/scripts/check_dataset.py {self.root} --fix"
+                logging.warning(
+                    "'%s' does not exist; the dataset is read without statistics. Compute: %s", missing, fix
+                )
             self._load()
         if revision is None:  # what is missing comes from the version that is on disk
             self.revision = self.info["codebase_version"]
@@ -141,7 +153,9 @@ class LeRobotDatasetMetadata:
             )
 
     def _load_stats(self) -> None:
-        if self.is_v30:
+        if self.lacks_stats:
+            self.stats, self._episodes_stats = {}, {index: {} for index in self.episodes}
+        elif self.is_v30:
             if not self.total_episodes:
                 self.stats, self._episodes_stats = {}, {}
             elif (self.root / STATS_PATH).exists():

@@ -388,6 +388,11 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def recorder(self) -> EpisodeRecorder:
         """Takes the frames of the running episode; ValueError if this dataset cannot be added to."""
         if self._recorder is None:
+            if self.meta.lacks_stats:
+                raise ValueError(
+                    f"'{self.root}' has no statistics, to which those of new episodes could be added. Compute them: "
+                    f"python lerobot/scripts/check_dataset.py {self.root} --fix"
+                )
             if not self.meta.has_episode_stats:
                 raise ValueError(
                     f"'{self.root}' is {self.meta.info['codebase_version']}; episodes can be added to v2.1 and v3.0 "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -129,16 +130,43 @@ def load_info(local_dir: Path) -> dict:
     missing = [key for key in needed if key not in info]
     if missing:
         raise DatasetError(f"'{path}' lacks {missing}.")
+    _check_info(info, path)
     if not info.get("video_path") and any(f.get("dtype") == "video" for f in info["features"].values()):
         raise DatasetError(f"'{path}' has video features, but no video_path.")
-    if not info["fps"] > 0:
-        raise DatasetError(f"'{path}' has fps {info['fps']}; expected a number above 0.")
     for key, feature in info["features"].items():
         if "dtype" not in feature or "shape" not in feature:
             raise DatasetError(f"'{path}': feature '{key}' lacks dtype or shape.")
         feature["shape"] = tuple(feature["shape"])
         feature.setdefault("names", None)
     return info
+
+
+def _check_info(info: dict, path: Path) -> None:
+    """DatasetError for a field that is not what it must be."""
+    for key in ("fps", "chunks_size"):
+        value = info.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise DatasetError(f"'{path}' has {key} {value!r}; expected a number above 0.")
+    for key in ("total_episodes", "total_frames"):
+        if isinstance(info[key], bool) or not isinstance(info[key], int) or info[key] < 0:
+            raise DatasetError(f"'{path}' has {key} {info[key]!r}; expected a whole number.")
+    if not is_valid_version(str(info["codebase_version"])):
+        raise DatasetError(f"'{path}' has codebase_version {info['codebase_version']!r}; expected v2.0, v2.1 or v3.0.")
+    if not isinstance(info["features"], dict) or not all(isinstance(f, dict) for f in info["features"].values()):
+        raise DatasetError(f"'{path}': features must be an object {{name: {{dtype, shape, names}}}}.")
+    for key in ("data_path", "video_path"):
+        _check_template(info.get(key), key, path)
+
+
+def _check_template(template: str | None, key: str, path: Path) -> None:
+    """DatasetError if a path template has other fields than the formats have."""
+    known = {"episode_chunk", "episode_index", "video_key", "chunk_index", "file_index"}
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template or "") if name is not None}
+    except (ValueError, TypeError) as e:
+        raise DatasetError(f"'{path}': {key} {template!r} is no path template: {e}.") from e
+    if not fields <= known:
+        raise DatasetError(f"'{path}': {key} {template!r} has {sorted(fields - known)}; known are {sorted(known)}.")
 
 
 def write_info(info: dict, local_dir: Path) -> None:
