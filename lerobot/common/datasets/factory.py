@@ -41,8 +41,8 @@ def use_imagenet_stats(meta: LeRobotDatasetMetadata) -> None:
         if key not in meta.stats:
             raise MissingStatisticsError(
                 f"Camera '{key}' has no statistics in '{meta.root / 'meta'}'. Recompute them (python "
-                f"lerobot/scripts/check_dataset.py {meta.root} --fix), or set --dataset.use_imagenet_stats=false with a "
-                "normalization that needs none."
+                f"lerobot/scripts/check_dataset.py {meta.root} --fix), or set --dataset.use_imagenet_stats=false "
+                "with a normalization that needs none."
             )
         imagenet = {name: torch.tensor(v, dtype=torch.float32) for name, v in IMAGENET_STATS.items()}
         meta.stats[key] = {**meta.stats[key], **imagenet}
