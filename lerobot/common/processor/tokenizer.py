@@ -53,8 +53,9 @@ def load_tokenizer(name: str, folder: Path | None = None) -> Any:
         places = f"{folder} and {Path.cwd()}" if folder else f"{Path.cwd()}"
         found = f"no such folder in {places}, not in the cache, and the hub lacks it or is out of reach"
     raise FileNotFoundError(
-        f"Tokenizer '{name}': {found}. Give a folder that holds tokenizer.json by --policy.vlm_model_name or "
-        "overrides={'tokenizer_processor': {'tokenizer_name': FOLDER}}, or set HF_ENDPOINT to a mirror."
+        f"Tokenizer '{name}': {found}. Give a folder that holds tokenizer.json by --policy.vlm_model_name (pi0: "
+        "--policy.tokenizer_name) or overrides={'tokenizer_processor': {'tokenizer_name': FOLDER}}, or set "
+        "HF_ENDPOINT to a mirror."
     ) from reason
 
 
