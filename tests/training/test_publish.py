@@ -1,6 +1,7 @@
 """What a run leaves for others: a page, a card, an upload now or later."""
 
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,8 @@ import pytest
 
 from lerobot.common.training import publish
 from lerobot.common.training.publish import push_pending
+from lerobot.common.training.report import next_command, report_command
+from lerobot.common.training.summary_page import _resume
 from lerobot.configs.default import DatasetConfig
 from lerobot.scripts import push_pretrained
 from lerobot.scripts.train import train
@@ -112,3 +115,12 @@ def test_tensorboard_gets_the_numbers_and_a_missing_tracker_names_its_extra(make
     train(board)
     events = list((tmp_path / "board" / "tensorboard").iterdir())
     assert events and b"train/loss" in events[0].read_bytes()
+
+
+def test_printed_commands_can_be_typed_where_folders_have_spaces(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tmp_path / "my runs" / "last"
+    for command in (next_command(checkpoint), report_command(checkpoint, str(tmp_path / "my data"))):
+        assert "--policy.path=my runs/last" in shlex.split(command)
+    page = _resume(SimpleNamespace(output_dir=Path("my runs")))
+    assert shlex.split(page)[-1] == "--output_dir=my runs"
