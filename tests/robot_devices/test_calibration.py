@@ -132,3 +132,14 @@ def test_what_is_no_number_never_becomes_steps(calibration, mode, value):
 def test_steps_beyond_the_count_of_a_servo_are_refused(calibration):
     with pytest.raises(ValueError, match="gripper"):
         to_raw(np.array([0, 0, 0, 0, 0, 1e8]), NAMES, calibration)
+
+
+def test_a_newer_file_is_read_in_degrees_from_the_middle_of_each_range(tmp_path):
+    entry = {"drive_mode": 0, "homing_offset": 0, "range_min": 1000, "range_max": 3000}
+    path = tmp_path / "blue.json"
+    motors = {"pan": (1, "xl430-w250"), "gripper": (2, "xl330-m288")}
+    path.write_text(json.dumps({name: {"id": motor, **entry} for name, (motor, _) in motors.items()}))
+    calibration = load_calibration(path, motors, degrees=True)
+    values = to_joint_values(np.array([2000 + 4095 // 4, 1500]), list(motors), calibration)
+    np.testing.assert_allclose(values, [1023 * 360 / 4095, 25.0], rtol=1e-6)
+    assert load_calibration(path, motors)["calib_mode"] == ["RANGE_M100_100", "RANGE_0_100"]

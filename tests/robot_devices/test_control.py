@@ -437,7 +437,9 @@ def test_an_arm_that_a_dead_program_left_stopped_is_woken_before_its_torque_is_o
     made.disconnect(land=False)
 
 
-def test_an_arm_that_presses_against_the_table_shuts_down_and_the_run_ends(robot):
+def test_an_arm_that_presses_against_the_table_shuts_down_and_the_run_ends():
+    robot = make_robot("koch_sim", time="lockstep", cameras={}, supervise=False, overload=True)
+    robot.connect()
     low = torch.tensor([0.0, -15.0, -10.0, 0.0, 0.0, 10.0])
     with pytest.raises(ConnectionError, match="Hardware error of .*: overload"):
         for _ in range(30 * 30):
@@ -445,6 +447,7 @@ def test_an_arm_that_presses_against_the_table_shuts_down_and_the_run_ends(robot
             robot.clock.wait(1 / 30)
             robot.follower_positions()
     assert not all(torques(robot))
+    robot.disconnect(land=False)
 
 
 def test_a_power_cut_costs_the_count_of_turns_and_connecting_finds_the_pose_again():

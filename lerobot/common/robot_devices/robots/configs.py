@@ -166,6 +166,7 @@ class KochSimRobotConfig(ManipulatorRobotConfig):
     leader: str = "expert"  # what moves the leader arm: expert or hold
     randomization: str = "none"  # none, light or full: lights, colours, camera poses, friction, servo gains
     disturbance: float = 0.0  # radians by which the arm misses its goals, so that recordings show corrections
+    overload: bool = False  # a servo that presses against something for 2 s shuts down, as real ones do
     calibration: str = "plain"  # plain, or hard: reversed joints and odd offsets
     faults: dict[str, float] = field(default_factory=dict)  # of the bus: lost, late, corrupt, duplicate, seed
 

@@ -57,6 +57,7 @@ class KochSimRobot(ManipulatorRobot):
             calibration=config.calibration,
             randomization=config.randomization,
             disturbance=config.disturbance,
+            overload=config.overload,
             faults=config.faults,
             width=size.width if size else 640,
             height=size.height if size else 480,

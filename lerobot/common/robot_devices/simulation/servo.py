@@ -111,6 +111,7 @@ class Servo:
         self.idle_s = 0.0  # since the last instruction on the bus
         self.goal_writes = 0
         self.load = 0.0  # of a servo without a mechanism: what hangs on it, as a share of the stall torque
+        self.overload_s = OVERLOAD_S  # infinite: it presses for as long as it is asked to
         self.celsius, self._overloaded_s = float(AMBIENT), 0.0
         self._factory(motor)
 
@@ -319,7 +320,7 @@ class Servo:
         if self.celsius > self.get("Temperature_Limit"):
             self.trip(HEAT_BIT)
         self._overloaded_s = self._overloaded_s + seconds if abs(share) > OVERLOAD_SHARE and self.torque else 0.0
-        if self._overloaded_s > OVERLOAD_S:
+        if self._overloaded_s > self.overload_s:
             self.trip(OVERLOAD_BIT)
 
     def trip(self, bit: int) -> None:

@@ -46,6 +46,7 @@ class TwinOptions:
     height: int = 480
     randomization: str = "none"
     disturbance: float = 0.0
+    overload: bool = False
     faults: dict[str, float] = field(default_factory=dict)
 
 
@@ -56,7 +57,7 @@ class Twin:
         self.options = options
         self.world = KochWorld(options.scene, options.width, options.height, options.randomization)
         self.world.reset(options.seed)
-        self.follower = TwinFollower(self.world, options.calibration, options.disturbance)
+        self.follower = TwinFollower(self.world, options.calibration, options.disturbance, options.overload)
         self.leader = TwinLeader(options.calibration)
         faults = Faults(**options.faults)
         self.buses = [ServoBus(self.follower.servos, faults), ServoBus(self.leader.servos, faults)]

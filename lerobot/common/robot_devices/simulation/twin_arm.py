@@ -38,11 +38,17 @@ class StepsOfAngles:
 
 
 class TwinFollower:
-    """Six servos on the joints of a `KochWorld`; `disturbance` (radians) shakes what the arm executes."""
+    """Six servos on the joints of a `KochWorld`; `disturbance` (radians) shakes what the arm executes.
 
-    def __init__(self, world: KochWorld, preset: str, disturbance: float = 0.0):
+    With `overload` a servo that presses against something for two seconds shuts down.
+    """
+
+    def __init__(self, world: KochWorld, preset: str, disturbance: float = 0.0, overload: bool = True):
         self.world, self.mounting = world, StepsOfAngles(preset)
         self.servos = [Servo(index + 1, model) for index, model in enumerate(FOLLOWER_MODELS)]
+        if not overload:
+            for servo in self.servos:
+                servo.overload_s = np.inf
         self._gain = world.model.actuator_gainprm[:, 0].copy()
         self._bias = world.model.actuator_biasprm.copy()
         self._force = world.model.actuator_forcerange.copy()
