@@ -308,3 +308,18 @@ def test_a_chunk_can_be_asked_for_earlier_than_its_delay_needs():
         run.steps(200)
         asked = [request.observation for request in run.planner.requests][4:]
         assert {b - a for a, b in zip(asked, asked[1:], strict=False)} == {expected}
+
+
+def test_where_every_tick_looks_like_a_jump_the_delay_is_counted_in_ticks():
+    run = Run("async", [3])
+    run.steps(60, period=2.5)
+    assert run.player.delay.ticks() == 3
+    assert len(run.planner.requests) <= 6  # with an estimate, no more than one request for each 15 actions
+
+
+def test_once_it_thinks_ahead_async_holds_at_no_tick_and_plays_every_action_of_its_share():
+    run = Run("async", [6])
+    actions = run.steps(6 + 15 * 8)
+    assert actions[:6] == [None] * 6 and run.player.held == 6  # the first chunk only
+    thinking_ahead = actions[12:]  # from the second chunk on, which was asked for when the first one came
+    assert all(b - a == 1 for a, b in zip(thinking_ahead, thinking_ahead[1:], strict=False))

@@ -222,7 +222,7 @@ class ChunkPlayer:
         chunk = self._in_order(chunk)
         (asked, consumed, tick), self._pending = self._pending, None
         delay = round((self._time - asked) * self.fps)
-        if self._steady:
+        if self._steady or self.delay.ticks() is None:  # where every tick looks like a jump, a count of ticks is known
             self.delay.add(min(delay, self._ticks - tick))  # a loop that is too slow plays fewer actions meanwhile
         drop = min(delay, self._consumed - consumed)
         if drop >= len(chunk.actions):
