@@ -194,9 +194,11 @@ def main() -> None:
     link.settimeout(PATIENCE_S)
     options = TwinOptions(**Inbox(link).receive()[0])
     twin = Twin(options)
-    send_message(link, {"ports": twin.server.paths, "options": json.dumps(asdict(options))})
     try:
+        send_message(link, {"ports": twin.server.paths, "options": json.dumps(asdict(options))})
         twin.serve(link)
+    except BrokenPipeError:
+        pass  # the program was ended while this arm was built
     finally:
         twin.world.close()
         twin.server.close()
