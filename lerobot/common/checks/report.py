@@ -113,6 +113,8 @@ def _curves(finding: Finding, check) -> str:
     joints = finding.evidence.get("joints", [name])[:CURVES]
     names, values = check.joint_names(key), episode.columns[key].astype(np.float64)
     shown = {joint: values[:, names.index(joint)] for joint in joints if joint in names}
+    if not shown:
+        return ""
     low, high = min(v.min() for v in shown.values()), max(v.max() for v in shown.values())
     scale = 94 / max(high - low, 1e-9)
     lines = [

@@ -19,6 +19,7 @@ from lerobot.common.evaluation import probes as p
 from lerobot.common.evaluation.motion import error_at_events, gripper_events, roughness, seam_jumps
 from lerobot.common.evaluation.open_loop import OpenLoopReport
 from lerobot.common.processor.images import images_to_float
+from lerobot.common.utils.device import mixed_precision
 
 LATENCY_RUNS = 7
 EVENT_WINDOW_S = 1.0  # a gripper movement further away counts as missed
@@ -135,7 +136,7 @@ def measure_latency(policy, preprocessor, postprocessor, dataset, row: int) -> l
     device = torch.device(policy.config.device)
 
     def chunk() -> Tensor:
-        with torch.autocast(device.type, enabled=bool(policy.config.use_amp)):
+        with mixed_precision(device, policy.config.use_amp):
             return postprocessor(policy.predict_action_chunk(preprocessor(dict(batch)))[:, 0]).cpu()
 
     chunk()

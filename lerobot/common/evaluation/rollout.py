@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from lerobot.common.envs.utils import add_envs_task, episode_successes, preproce
 from lerobot.common.evaluation.env_processors import takes_env_processors
 from lerobot.common.evaluation.intervals import wilson_interval
 from lerobot.common.evaluation.video import EpisodeVideos
+from lerobot.common.utils.device import mixed_precision
 
 
 class FrameHook(Protocol):
@@ -60,7 +61,7 @@ def rollout(
     record: dict[str, list] = {ACTION: [], "reward": [], "success": [], "done": []}
     history, batch = [], None
     success = done = np.zeros(env.num_envs, dtype=bool)
-    with _seeded(seeds, policy), torch.inference_mode(), _autocast(policy):
+    with _seeded(seeds, policy), torch.inference_mode(), mixed_precision(policy.config.device, policy.config.use_amp):
         _reset(policy, preprocessor, postprocessor)
         drawing.set(True)
         observation, info = env.reset(seed=None if seeds is None else list(seeds))
@@ -149,11 +150,6 @@ def _seeded(seeds: Sequence[int] | None, policy):
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seeds[0])
         yield
-
-
-def _autocast(policy):
-    config = policy.config
-    return torch.autocast(torch.device(config.device).type) if config.use_amp else nullcontext()
 
 
 def _check_action(action: np.ndarray, alive: np.ndarray, policy, seeds, step: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +16,7 @@ import torch
 
 from lerobot.common.checks.finding import Finding
 from lerobot.common.inference_server.handshake import compare, is_picture
+from lerobot.common.utils.device import mixed_precision
 
 
 @dataclass
@@ -82,8 +82,7 @@ class CheckpointPlanner:
     def plan(self, observation: dict[str, np.ndarray], task: str, robot_type: str, continues: dict) -> Plan:
         """One chunk; states float32 (O, S), pictures uint8 (O, H, W, 3)."""
         device = torch.device(self.config.device)
-        amp = torch.autocast(device.type) if self.config.use_amp else nullcontext()
-        with self._lock, torch.inference_mode(), amp:
+        with self._lock, torch.inference_mode(), mixed_precision(device, self.config.use_amp):
             times = [time.perf_counter()]
             batch = {key: _tensor(key, value).to(device) for key, value in observation.items()}
             batch = self._preprocess({**batch, "task": [task] * self.history, "robot_type": robot_type})

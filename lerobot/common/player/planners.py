@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from lerobot.common.player.background import Background
 from lerobot.common.player.chunk_player import MODES, Chunk, ChunkPlayer, Request
 from lerobot.common.player.latency import LatencyBudget
 from lerobot.common.policies.rtc.configuration_rtc import RTCConfig
+from lerobot.common.utils.device import mixed_precision
 
 RESET_S = 120.0  # that a chunk in the making may take at the end of an episode
 TINY_S = 1e-6  # sums of periods are not exact
@@ -33,8 +33,7 @@ class PolicyPlan:
 
     def __call__(self, request: Request) -> Chunk:
         config = self.policy.config
-        amp = torch.autocast(torch.device(config.device).type) if config.use_amp else nullcontext()
-        with torch.inference_mode(), amp:
+        with torch.inference_mode(), mixed_precision(config.device, config.use_amp):
             with self.budget.measure("preprocess"):
                 batch = self.preprocessor(self.prepare(request.observation))
             with self.budget.measure("model"):

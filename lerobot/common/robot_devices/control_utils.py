@@ -17,6 +17,7 @@ from lerobot.common.robot_devices.keyboard import init_keyboard_listener, is_hea
 from lerobot.common.robot_devices.pace import LiveLine, Pace, log_control_info
 from lerobot.common.robot_devices.speech import log_say, say
 from lerobot.common.robot_devices.utils import busy_wait
+from lerobot.common.utils.device import mixed_precision
 
 __all__ = [
     "busy_wait",
@@ -116,7 +117,7 @@ def predict_action(
 
 @contextmanager
 def _inferring(device: torch.device, amp: bool):
-    with torch.inference_mode(), torch.autocast(device.type) if amp else nullcontext():
+    with torch.inference_mode(), mixed_precision(device, amp):
         yield
 
 

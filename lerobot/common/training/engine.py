@@ -17,6 +17,7 @@ import torch
 from lerobot.common.optim.optimizers import copy_optimizer_state, load_optimizer_state
 from lerobot.common.policies.common.losses import shared_denominators
 from lerobot.common.training.checkpoint import copy_weights
+from lerobot.common.utils.device import amp_dtype, mixed_precision
 
 
 def make_engine(cfg) -> Engine:
@@ -45,9 +46,8 @@ class Engine:
         self.device = torch.device(cfg.policy.device)
         self.accumulation = cfg.gradient_accumulation_steps
         self.enabled = cfg.policy.use_amp
-        half = self.device.type == "cuda" and not torch.cuda.is_bf16_supported()
-        self.dtype = torch.float16 if half else torch.bfloat16
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.enabled and half)
+        half = self.enabled and amp_dtype(self.device) is torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.policy: torch.nn.Module | None = None
         self.model: torch.nn.Module | None = None  # the policy, or what wraps it
 
@@ -63,7 +63,7 @@ class Engine:
 
     def autocast(self):
         """The context of a forward pass."""
-        return torch.autocast(self.device.type, self.dtype) if self.enabled else nullcontext()
+        return mixed_precision(self.device, self.enabled)
 
     def backward_of(self, batches: list[dict], sizes: list[int]) -> tuple[torch.Tensor, dict]:
         """Accumulate the gradient of the mean over the global batch; returns this process's share of the loss.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -10,9 +11,9 @@ import torch
 def is_torch_device_available(try_device: str) -> bool:
     """Whether tensors can be put on `try_device` (`cpu`, `cuda`, `cuda:1`, `mps`); ValueError for other names."""
     kind = try_device.split(":")[0]
-    if kind == "cuda":
-        index = int(try_device.split(":")[1]) if ":" in try_device else 0
-        return torch.cuda.is_available() and index < torch.cuda.device_count()
+    index = try_device.partition(":")[2] or "0"
+    if kind == "cuda" and index.isdecimal():
+        return torch.cuda.is_available() and int(index) < torch.cuda.device_count()
     if kind == "mps":
         return torch.backends.mps.is_available()
     if kind == "cpu":
@@ -40,3 +41,14 @@ def get_safe_torch_device(try_device: str, log: bool = False) -> torch.device:
 def is_amp_available(device: str) -> bool:
     """Whether torch.autocast is used on `device`."""
     return str(device).split(":")[0] in ("cuda", "cpu")
+
+
+def amp_dtype(device: torch.device | str) -> torch.dtype:
+    """What mixed precision computes in: bfloat16, or float16 on GPUs that lack it."""
+    lacking = torch.device(device).type == "cuda" and not torch.cuda.is_bf16_supported()
+    return torch.float16 if lacking else torch.bfloat16
+
+
+def mixed_precision(device: torch.device | str, enabled: bool) -> AbstractContextManager:
+    """The context of a forward pass, the same in training and on the arm; does nothing where not `enabled`."""
+    return torch.autocast(torch.device(device).type, amp_dtype(device)) if enabled else nullcontext()
