@@ -114,6 +114,7 @@ def train(cfg: TrainPipelineConfig):
                 set_seed(derive_seed(cfg.seed, step, *([engine.rank] if engine.rank else [])))
                 clip = cfg.optimizer.grad_clip_norm
                 info = train_step(tracker, policy, parts, plan.sizes(step), optimizer, clip, engine, scheduler)
+                metrics.observe(info)
                 step += 1
                 run.after_update(step)
                 tracker.step()
@@ -123,7 +124,7 @@ def train(cfg: TrainPipelineConfig):
 
                 if cfg.log_freq and (step % cfg.log_freq == 0 or step == cfg.steps):
                     require_finite(tracker, step, engine.scaler.is_enabled())
-                    metrics.log(tracker, info)
+                    metrics.log(tracker)
                 if saver.is_due(step):
                     require_finite(tracker, step, engine.scaler.is_enabled())
                     saver.save(run.snapshot(step))

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from lerobot.common.evaluation.plots import loss_curve_text, save_loss_curve, save_metrics_plot
+from lerobot.common.evaluation.plots import comparable_loss, loss_curve_text, save_loss_curve, save_metrics_plot
 
 STEPS = list(range(0, 1000, 10))
 
@@ -56,3 +56,18 @@ def test_the_rows_of_a_run_give_one_panel_for_each_thing_that_was_measured(tmp_p
     save_metrics_plot([*losses, {"step": 500, "eval/pc_success": 60.0}], tmp_path / "three.png")
     heights = [cv2.imread(str(tmp_path / name)).shape[0] for name in ("two.png", "three.png")]
     assert heights[1] > heights[0]
+
+
+def test_held_out_and_training_loss_are_drawn_of_the_same_parts(tmp_path):
+    parts = {"classification_loss": 2.0, "offset_loss": 1.0}
+    same = [
+        {"step": 1, "loss": 3.0, **parts},
+        {"step": 1, "eval/loss": 3.0, **{f"eval/{k}": v for k, v in parts.items()}},
+    ]
+    assert comparable_loss(same) == comparable_loss([{"step": 1, "loss": 3.0}]) == ("loss", "loss")
+    assert comparable_loss([{"step": 1, "l1_loss": 1.0, "kld_loss": 2.0}]) == ("loss", "loss")  # nothing to compare
+    held_out = [{"step": 500, "eval/loss": 1.0, "eval/l1_loss": 1.0}]
+    for name, latent in (("small.png", 0.1), ("large.png", 9.0)):
+        rows = [{"step": s, "loss": 1 + latent, "l1_loss": 1.0, "kld_loss": latent} for s in STEPS]
+        save_metrics_plot(rows + held_out, tmp_path / name)
+    assert (tmp_path / "small.png").read_bytes() == (tmp_path / "large.png").read_bytes()

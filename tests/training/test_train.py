@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.evaluation.plots import comparable_loss
 from lerobot.common.training.data import make_plan, split_episodes
 from lerobot.common.training.metrics import read_lines, require_finite
 from lerobot.common.training.smoke import first_episodes, smoke
@@ -99,6 +100,22 @@ def test_held_out_episodes_are_not_trained_on_and_are_reported(make_config, data
     summary = json.loads((cfg.output_dir / "summary.json").read_text())
     assert summary["held_out_error"]["episodes"] == [2]
     assert np.isfinite(summary["held_out_error"]["overall"])
+
+
+def test_a_log_line_holds_the_mean_of_what_the_policy_reported_since_the_last(make_config, dataset_root):
+    dataset = DatasetConfig(root=str(dataset_root), eval_split=0.34)
+    for every in (1, 2):
+        cfg = make_config(dataset=dataset, log_freq=every, eval_steps=4, save_freq=4)
+        cfg.output_dir = cfg.output_dir.with_name(f"every{every}")
+        train(cfg)
+    one, two = (read_lines(cfg.output_dir.with_name(f"every{n}") / "metrics.jsonl") for n in (1, 2))
+    for name in ("loss", "l1_loss", "kld_loss"):
+        steps, means = ([row[name] for row in rows if name in row] for rows in (one, two))
+        assert len(set(steps)) == 4
+        assert means == pytest.approx([(steps[0] + steps[1]) / 2, (steps[2] + steps[3]) / 2], rel=1e-6)
+    held_out = two[-1]
+    assert held_out["eval/l1_loss"] == held_out["eval/loss"] and "eval/kld_loss" not in held_out
+    assert comparable_loss(two) == ("l1_loss", "l1_loss (loss without kld_loss)")
 
 
 def test_statistics_of_a_fine_tune_come_from_the_new_dataset(make_config, tmp_path):

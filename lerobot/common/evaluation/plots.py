@@ -70,9 +70,10 @@ def save_loss_curve(
     success: Sequence[tuple[float, float]] | None = None,
     title: str = "",
     held_out: Sequence[tuple[float, float]] | None = None,
+    label: str = "loss",
 ) -> None:
     """Draw the loss (with its running mean, and (step, loss) pairs of held-out episodes), the learning rate, and
-    (step, success in percent) pairs into a PNG.
+    (step, success in percent) pairs into a PNG. label: what the loss is called.
     """
     from matplotlib.figure import Figure  # no pyplot: needs no display and keeps no global state
 
@@ -80,7 +81,7 @@ def save_loss_curve(
     figure = Figure(figsize=(8, 2.2 + 1.6 * count), layout="constrained")
     axes = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=[2, 1, 1][:count])[:, 0]
     values = np.asarray(losses, dtype=float)
-    axes[0].plot(steps, values, color="#9ab7d3", linewidth=1, label="loss")
+    axes[0].plot(steps, values, color="#9ab7d3", linewidth=1, label="training")
     span = max(1, len(values) // 20)
     if span > 1:
         mean = np.convolve(values, np.ones(span) / span, mode="valid")
@@ -92,7 +93,7 @@ def save_loss_curve(
         axes[0].legend(frameon=False)
     if len(values) and _is_logarithmic(values):
         axes[0].set_yscale("log")
-    axes[0].set(ylabel="loss", title=title)
+    axes[0].set(ylabel=label, title=title)
     if learning_rates is not None:
         axes[1].plot(steps, learning_rates, color="#b0642d")
         axes[1].set_ylabel("learning rate")
@@ -108,12 +109,28 @@ def save_loss_curve(
 
 
 def save_metrics_plot(rows: Sequence[dict[str, Any]], path: str | Path, title: str = "") -> None:
-    """`save_loss_curve` from the rows of a metrics.jsonl (`step` with `loss` and `lr`, or with
+    """`save_loss_curve` from the rows of a metrics.jsonl (`step` with `loss` and `lr`, or with `eval/loss` or
     `eval/pc_success`).
+
+    Where the training's loss has a part that the held-out one lacks, the part that both have is drawn.
     """
-    trained = [row for row in rows if "loss" in row]
+    name, label = comparable_loss(rows)
+    trained = [row for row in rows if name in row]
     success = [(row["step"], row["eval/pc_success"]) for row in rows if "eval/pc_success" in row]
     rates = [row["lr"] for row in trained] if all("lr" in row for row in trained) else None
-    held_out = [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row]
-    steps, losses = [r["step"] for r in trained], [r["loss"] for r in trained]
-    save_loss_curve(path, steps, losses, rates, success, title, held_out)
+    held_out = [(row["step"], row[f"eval/{name}"]) for row in rows if f"eval/{name}" in row]
+    steps, losses = [r["step"] for r in trained], [r[name] for r in trained]
+    save_loss_curve(path, steps, losses, rates, success, title, held_out, label)
+
+
+def comparable_loss(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """Name of the loss that training and held-out episodes both have, and how to call it.
+
+    ACT's latent is part of the loss in training only: `l1_loss` is what both have.
+    """
+    held_out = {k.removeprefix("eval/") for row in rows for k in row if k.startswith("eval/") and k.endswith("_loss")}
+    parts = dict.fromkeys(k for row in rows for k in row if "/" not in k and k.endswith("_loss"))
+    common, more = [k for k in parts if k in held_out], [k for k in parts if k not in held_out]
+    if len(common) == 1 and more:
+        return common[0], f"{common[0]} (loss without {', '.join(more)})"
+    return "loss", "loss"

@@ -9,14 +9,13 @@ import sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lerobot.common.policies.pretrained import count_parameters
 from lerobot.common.training.sinks import make_sinks
 from lerobot.common.utils.io_utils import append_text, write_text
-from lerobot.common.utils.logging_utils import AverageMeter, MetricsTracker, format_big_number
+from lerobot.common.utils.logging_utils import AverageMeter, Averages, MetricsTracker, format_big_number, is_number
 
 METRICS_NAME = "metrics.jsonl"
 
@@ -73,7 +72,7 @@ class MetricsFile:
 
     def __init__(self, cfg, engine, resume_step: int = 0):
         self.path, self.engine, self.sinks = Path(cfg.output_dir) / METRICS_NAME, engine, []
-        self._waiting = ""
+        self._waiting, self._reported = "", Averages()
         if not engine.is_main:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,10 +81,13 @@ class MetricsFile:
             write_text("".join(json.dumps(line) + "\n" for line in kept), self.path)
         self.sinks = make_sinks(cfg)
 
-    def log(self, tracker: MetricsTracker, info: dict) -> None:
-        """Write the averages since the last call, and the numbers that the policy reported last."""
-        # What the policy reports is of the last step only; its own `loss` must not replace the average.
-        row = {k: float(v) for k, v in info.items() if _is_number(v)} | tracker.to_dict()
+    def observe(self, info: dict) -> None:
+        """Take what the policy reports of one update."""
+        self._reported.add(info)
+
+    def log(self, tracker: MetricsTracker) -> None:
+        """Write the averages since the last call: the tracker's, and of what the policy reported."""
+        row = self._reported.take() | tracker.to_dict()
         row = self.engine.mean(row)
         tracker.reset_averages()
         if self.engine.is_main:
@@ -94,7 +96,7 @@ class MetricsFile:
 
     def log_eval(self, step: int, values: dict) -> dict[str, float]:
         """Write the outcome of an evaluation; returns it as it stands in metrics.jsonl, named `eval/<name>`."""
-        values = {k: v for k, v in values.items() if _is_number(v)}
+        values = {k: v for k, v in values.items() if is_number(v)}
         named = {f"eval/{k}": v for k, v in values.items()}
         if self.engine.is_main:
             self._append({"step": step, **named}, values, step, "eval")
@@ -155,9 +157,3 @@ def read_lines(path: Path) -> list[dict]:
         except json.JSONDecodeError:
             continue
     return rows
-
-
-def _is_number(value) -> bool:
-    if isinstance(value, torch.Tensor):
-        return value.numel() == 1
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

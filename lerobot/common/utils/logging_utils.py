@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 
 class AverageMeter:
     """A value and its running mean; tensors stay tensors, so that a GPU is not waited for until they are read."""
@@ -29,6 +31,28 @@ class AverageMeter:
 
     def __str__(self) -> str:
         return f"{self.name}:{format(self.avg, self.fmt.lstrip(':'))}"
+
+
+class Averages:
+    """Running means of the single numbers in dicts, by name; like a meter it does not wait for a GPU until `take`."""
+
+    def __init__(self):
+        self._meters: dict[str, AverageMeter] = {}
+
+    def add(self, values: dict[str, Any], n: int = 1) -> None:
+        """Take one more dict, which stands for `n` samples; what is no single number is left out."""
+        for name, value in values.items():
+            if is_number(value):
+                tensor = isinstance(value, torch.Tensor)
+                # Sums of half precision would stop growing.
+                value = value.detach().float().reshape(()) if tensor else value
+                self._meters.setdefault(name, AverageMeter(name)).update(value, n)
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call."""
+        means = {name: meter.avg for name, meter in self._meters.items()}
+        self._meters = {}
+        return means
 
 
 class MetricsTracker:
@@ -90,6 +114,13 @@ class MetricsTracker:
         big = format_big_number
         counts = f"step:{self.steps} smpl:{big(self.samples)} ep:{big(self.episodes)} epch:{self.epochs:.2f}"
         return " ".join([counts, *(str(m) for m in self.metrics.values())])
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one number, or a tensor of one."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() == 1
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def format_big_number(num: float, precision: int = 0) -> str:
