@@ -159,7 +159,7 @@ def test_the_number_of_open_decoders_is_bounded(tmp_path, monkeypatch):
         write_video(tmp_path / f"{i}.mp4", "h264", {"g": "2"})
         decode_video_frames(tmp_path / f"{i}.mp4", [0.0], 1e-4)
         decode_video_frames(tmp_path / "0.mp4", [1 / FPS], 1e-4)
-    assert list(video_utils._readers._readers) == [str(tmp_path / name) for name in ("3.mp4", "0.mp4")]
+    assert list(video_utils._readers._open) == [str(tmp_path / name) for name in ("3.mp4", "0.mp4")]
 
 
 @pytest.mark.parametrize("name", ["pyav", "torchcodec", "video_reader", None])

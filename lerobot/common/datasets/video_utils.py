@@ -24,12 +24,14 @@ from lerobot.common.datasets.video_encoding import VIDEO_CODECS as VIDEO_CODECS 
 from lerobot.common.datasets.video_encoding import VideoEncoder as VideoEncoder
 from lerobot.common.datasets.video_encoding import check_vcodec as check_vcodec
 from lerobot.common.datasets.video_encoding import encode_video_frames as encode_video_frames
+from lerobot.common.datasets.video_index import PacketIndex, file_version
 from lerobot.common.utils.images import pictures_as_float
 from lerobot.common.utils.memory import keep_freed_pages
 
 VIDEO_BACKENDS = ("pyav", "torchcodec", "video_reader")
 DECODER_CACHE_ENV = "LEROBOT_VIDEO_DECODER_CACHE_SIZE"
 DEFAULT_DECODER_CACHE_SIZE = 100
+INDEX_BYTES = 64 << 20  # of the packet lists that a process keeps
 SHORT_WALK = 8  # frames after a keyframe up to which a single frame is decoded on its own
 
 keep_freed_pages()
@@ -79,22 +81,14 @@ def _torchcodec_fails() -> str | None:
 # --- decoding -----------------------------------------------------------------------------------------------
 
 
-def file_version(path: str | Path) -> tuple[int, int, int] | None:
-    """What changes when a file is replaced; None if there is none."""
-    try:
-        stat = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
 class VideoReader:
     """Random access to the frames of one video file, exact for every GOP length and with B-frames.
 
     The packets are listed once (without decoding), so that a query knows which frame it wants and where the
     preceding keyframe lies. The decoder stays open: a query ahead in the same group of pictures continues
     decoding instead of seeking. `times` holds the presentation time of every frame, float64 seconds,
-    ascending.
+    ascending. Where the index can read packets (`PacketIndex.kind`), the container is closed again and the decoder may
+    pass to a reader of another file.
     """
 
     def __init__(self, path: str | Path):
@@ -105,28 +99,57 @@ class VideoReader:
         try:
             self._container = av.open(str(path))
             self._stream = self._container.streams.video[0]
-            packets = [p for p in self._container.demux(self._stream) if p.pts is not None and not p.is_discard]
+            self._index = index = PacketIndex(self.path, self.version, self._container)
         except (av.FFmpegError, IndexError) as e:
             raise VideoDecodeError(f"Video '{path}' cannot be opened: {_reason(e)}.") from e
-        if not any(p.is_keyframe for p in packets):
+        if not (len(index.keyframes) and index.shown.any()):
             raise VideoDecodeError(f"Video '{path}' has no frames that can be decoded.")
+        self._context, self._to_rgb = self._stream.codec_context, VideoReformatter()
         # One thread: a query decodes one to a few frames; cameras and workers provide the parallelism.
-        self._stream.codec_context.thread_count = 1
-        self._pts = np.array(sorted(p.pts for p in packets), dtype=np.int64)
-        keyframes = sorted((p.pts, p.pts if p.dts is None else p.dts) for p in packets if p.is_keyframe)
-        self._key_pts = np.array([pts for pts, _ in keyframes], dtype=np.int64)
-        self._key_dts = [dts for _, dts in keyframes]
+        self._context.thread_count = 1
+        self._pts = np.sort(index.pts[index.shown])
+        self._key_pts = index.pts[index.keyframes]
         self._key_numbers = np.searchsorted(self._pts, self._key_pts)
-        self.times = self._pts * float(self._stream.time_base)
-        self._to_rgb = VideoReformatter()
+        self.times = self._pts * float(index.time_base)
         self._decoding: Iterator[av.VideoFrame] | None = None
         self._position: int | None = None  # pts of the last decoded frame
         self._scanning = False
+        if index.kind is not None:
+            self._container.close()
+            self._container = self._stream = None
+
+    @property
+    def nbytes(self) -> int:
+        """About the memory that it holds without its decoder."""
+        return self._index.nbytes + self._pts.nbytes + self.times.nbytes
+
+    @property
+    def kind(self) -> tuple | None:
+        """Equal for readers that may take each other's decoder; None for one that needs its container."""
+        return self._index.kind
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a decoder."""
+        return self._context is not None
+
+    @property
+    def has_decoded(self) -> bool:
+        """Whether its decoder is in use, not merely prepared."""
+        return self.is_open and self._context.is_open
+
+    def take_decoder(self, other: VideoReader) -> None:
+        """Decode with the decoder of another reader from now on, which is left without."""
+        decoder = other._context, other._to_rgb
+        other.close()
+        self._decoding = self._position = None
+        self._context, self._to_rgb = decoder
 
     def close(self) -> None:
         """Release the file and the decoder."""
-        self._decoding = None
-        self._container.close()
+        self._decoding = self._position = self._context = self._to_rgb = None
+        if self._container is not None:
+            self._container.close()
 
     def nearest(self, timestamps: Sequence[float], tolerance_s: float) -> np.ndarray:
         """Number of the frame nearest to each timestamp; FrameTimestampError if none is near enough."""
@@ -164,7 +187,7 @@ class VideoReader:
         for i, number in enumerate(ordered):
             try:
                 frame = self._frame(self._pts[number], not (goes_on[i] or goes_on[i + 1]))
-            except (av.FFmpegError, EOFError) as e:
+            except (av.FFmpegError, EOFError, OSError) as e:
                 self._decoding = self._position = None
                 raise VideoDecodeError(f"Video '{self.path}' cannot be decoded: {_reason(e)}.") from e
             for place in places[number]:
@@ -202,7 +225,7 @@ class VideoReader:
             self._decode_from(0)
             frame = self._advance_to(pts)
         if frame is None:
-            raise EOFError(f"the frame at {pts * float(self._stream.time_base):.6f} s is missing or damaged")
+            raise EOFError(f"the frame at {pts * float(self._index.time_base):.6f} s is missing or damaged")
         return self._to_rgb.reformat(frame, format="rgb24", **ONE_THREAD).to_ndarray()
 
     def _only(self, pts: int, key: int) -> av.VideoFrame | None:
@@ -212,7 +235,7 @@ class VideoReader:
         """
         packets = self._packets_from(key)
         self._decoding = self._position = None
-        context, found = self._stream.codec_context, None
+        context, found = self._context, None
         for packet in packets:
             found = next((frame for frame in context.decode(packet) if frame.pts == pts), found)
             if found is not None or packet.pts == pts:
@@ -231,7 +254,7 @@ class VideoReader:
         return None
 
     def _decode_from(self, key: int) -> None:
-        packets, context = self._packets_from(key), self._stream.codec_context
+        packets, context = self._packets_from(key), self._context
         self._decoding = (frame for packet in packets for frame in context.decode(packet))
         self._position = None
 
@@ -241,27 +264,33 @@ class VideoReader:
         Containers and versions of FFmpeg differ in whether they seek by presentation or by decoding time. By the wrong
         one a seek ends a group of pictures too early, which is decoded in vain, or too late.
         """
-        for time in (int(self._key_pts[key]), self._key_dts[key]):
+        self._context.flush_buffers()
+        if self._index.kind is not None:
+            return self._index.read(key)
+        for time in (int(self._key_pts[key]), int(self._index.key_dts[key])):
             self._container.seek(time, stream=self._stream, backward=True)
             packets = self._container.demux(self._stream)
             first = next(packets)
             if first.pts == self._key_pts[key]:
                 break
-        self._stream.codec_context.flush_buffers()
         return itertools.chain([first], packets)
 
     def __del__(self):
-        container = getattr(self, "_container", None)
-        if container is not None:
-            self._decoding = None
-            container.close()
+        if getattr(self, "_container", None) is not None:
+            self.close()
 
 
 class _ReaderCache:
-    """The last used readers of this process; the oldest is closed when there are more than the limit."""
+    """The last used readers of this process: so many with a decoder as the limit says, of others the packets' places.
+
+    A file that comes back after its decoder went to another takes over the decoder unused for longest among those of
+    its kind.
+    """
 
     def __init__(self):
         self._readers: OrderedDict[str, VideoReader] = OrderedDict()
+        self._open: OrderedDict[str, VideoReader] = OrderedDict()  # those of them with a decoder
+        self._bytes = 0  # of `_readers`
         self._lock = Lock()
 
     def limit(self) -> float:
@@ -277,18 +306,48 @@ class _ReaderCache:
     ) -> None:
         # Taken out while in use: two threads never share a decoder.
         with self._lock:
-            reader = self._readers.pop(str(path), None)
+            reader = self._pop(str(path))
         if reader is None or reader.version != file_version(path):  # recording may have replaced the file
+            reader = VideoReader(path)
+        with self._lock:
+            self._share_decoder(reader)
+        if not reader.is_open:
             reader = VideoReader(path)
         reader.each(reader.nearest(timestamps, tolerance_s), take)
         with self._lock:
-            self._readers[str(path)] = reader
-            while len(self._readers) > self.limit():
-                self._readers.popitem(last=False)
+            self._put(str(path), reader)
+
+    def _pop(self, path: str) -> VideoReader | None:
+        self._open.pop(path, None)
+        reader = self._readers.pop(path, None)
+        self._bytes -= 0 if reader is None else reader.nbytes
+        return reader
+
+    def _share_decoder(self, reader: VideoReader) -> None:
+        """Give a reader without decoder another's; also one just opened, if there are as many as may be."""
+        if reader.kind is None or reader.has_decoded or (reader.is_open and len(self._open) < self.limit()):
+            return
+        path = next((path for path, other in self._open.items() if other.kind == reader.kind), None)
+        if path is not None:
+            reader.take_decoder(self._open.pop(path))
+
+    def _put(self, path: str, reader: VideoReader) -> None:
+        self._pop(path)  # that of a thread which decoded the same file meanwhile
+        self._readers[path] = self._open[path] = reader
+        self._bytes += reader.nbytes
+        while len(self._open) > self.limit():
+            oldest, other = self._open.popitem(last=False)
+            other.close()
+            if other.kind is None:
+                self._pop(oldest)
+        while self._bytes > INDEX_BYTES and len(self._readers) > 1:
+            self._pop(next(iter(self._readers)))
 
     def clear(self) -> None:
         with self._lock:
             self._readers.clear()
+            self._open.clear()
+            self._bytes = 0
 
     def new_lock(self) -> None:
         self._lock = Lock()
