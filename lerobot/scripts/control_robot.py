@@ -5,6 +5,7 @@ python lerobot/scripts/control_robot.py --robot.type=koch_sim --control.type=tel
 
 import logging
 import sys
+from contextlib import nullcontext
 from pprint import pformat
 
 from lerobot.common.robot_devices import recording
@@ -17,6 +18,7 @@ from lerobot.common.robot_devices.control_configs import (
     parse_control,
 )
 from lerobot.common.robot_devices.control_utils import landing_on_signals
+from lerobot.common.robot_devices.keyboard import unechoed
 from lerobot.common.robot_devices.robots.utils import make_robot_from_config
 from lerobot.common.utils.utils import init_logging, run_command
 
@@ -35,7 +37,8 @@ def control_robot(cfg: ControlPipelineConfig):
     if command is None:
         raise NotImplementedError(f"--control.type={cfg.control.type} is not for a Koch arm.")
     robot = make_robot_from_config(cfg.robot, cfg.envelope, cfg.safety != "off")
-    with landing_on_signals():
+    typed = nullcontext() if isinstance(cfg.control, CalibrateControlConfig) else unechoed()
+    with typed, landing_on_signals():
         try:
             return command(robot, cfg.control)
         finally:

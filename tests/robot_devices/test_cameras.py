@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from lerobot.common.checks.robot import check_rate
 from lerobot.common.robot_devices.cameras.base import StaleFrameError
 from lerobot.common.robot_devices.cameras.configs import OpenCVCameraConfig
 from lerobot.common.robot_devices.cameras.opencv import OpenCVCamera
@@ -95,3 +96,27 @@ def test_states_and_bad_settings():
 def test_find_cameras_saves_a_picture_of_each(film, tmp_path):
     paths = save_pictures(configurations(None, [film]), tmp_path / "out", 0.0)
     assert len(paths) == 1 and cv2.imread(str(paths[0])).shape == (48, 64, 3)
+
+
+def test_a_camera_that_was_closed_is_not_lost_and_a_lost_one_is_told_once(film, caplog):
+    camera = OpenCVCamera(OpenCVCameraConfig(camera_index=film))
+    camera.connect()
+    tries = []
+
+    def fail():
+        tries.append(1)
+        if len(tries) == 3:
+            camera._stop.set()
+        raise OSError(f"{camera.label} gave nothing")
+
+    camera._grab = fail
+    camera._release = camera._open = lambda: None
+    camera._stop.wait = lambda seconds: camera._stop.is_set()
+    camera._run()
+    assert caplog.text.count("Trying to reconnect") == 1 and caplog.text.count(camera.label) == 1
+
+
+def test_a_camera_slower_than_the_loop_is_told_before_the_run():
+    assert not check_rate("top", rate=28.0, wanted=30)
+    (finding,) = check_rate("top", rate=15.2, wanted=30)
+    assert finding.severity == "warning" and "15 pictures per second" in finding.message

@@ -26,8 +26,9 @@ def wave(frames: int = 120) -> np.ndarray:
     return np.stack([30 * np.sin(3 * time), 20 * np.cos(3 * time)], axis=1).astype(np.float32)
 
 
-def review(action, state=None, hz: float = FPS, starts=(), drops=0):
+def review(action, state=None, hz: float = FPS, starts=(), drops=0, held=0):
     pace = Pace(FPS)
+    pace.held = held
     for tick in range(len(action)):
         pace.tick(tick / hz, 1 / hz - 1e-6)
     state = action - 1.0 if state is None else state
@@ -62,6 +63,11 @@ def test_standing_still_at_the_ends_is_told():
 def test_what_spoils_an_episode(make, code):
     report = make(wave())
     assert code in codes(report) and report.advice == "redo"
+
+
+def test_an_arm_that_waited_for_pictures_is_told():
+    report = review(wave(), held=3)
+    assert codes(report) == {"episode.held"} and "3 times" in str(report)
 
 
 def test_what_is_worth_a_warning():

@@ -84,7 +84,7 @@ def test_an_episode_is_recorded_resumed_and_replayed_to_the_same_end(tmp_path):
     robot.disconnect()
 
 
-def test_pictures_of_the_twin_are_recorded_and_a_policy_runs(tmp_path):
+def test_pictures_of_the_twin_are_recorded_and_a_policy_runs(tmp_path, capsys):
     cameras = json.dumps({"laptop": {"type": "sim", "name": "laptop", "width": 64, "height": 48}})
     root = tmp_path / "cubes"
     run(*RECORD, f"--control.root={root}", "--control.num_episodes=1", "--control.episode_time_s=1",
@@ -96,7 +96,10 @@ def test_pictures_of_the_twin_are_recorded_and_a_policy_runs(tmp_path):
              "--control.episode_time_s=0.5", f"--control.root={tmp_path / 'eval_cubes'}"]  # fmt: skip
     with pytest.raises(ValueError, match="eval_cubes"):
         run(*flags)
+    capsys.readouterr()
     evaluated = run(*flags, "--control.repo_id=me/eval_cubes")
+    shown = capsys.readouterr().out
+    assert "Outcome: no success (seed 1)" in shown and "0 of 2 episodes succeeded." in shown
     assert evaluated.meta.total_frames == 30
     weights = (checkpoint / "model.safetensors").read_bytes()
     assert evaluated.meta.info["policy"]["sha256"] == hashlib.sha256(weights).hexdigest()
@@ -163,7 +166,7 @@ def test_keys_end_discard_and_stop(robot, tmp_path):
         control_utils.control_loop(robot, 1, True, dataset=Recorder, events=events, fps=10, single_task="x")
 
 
-def test_the_arm_holds_while_a_camera_hiccups_and_the_run_ends_when_it_stays_frozen(robot, monkeypatch):
+def test_the_arm_holds_while_a_camera_hiccups_and_the_run_ends_when_it_stays_frozen(robot, monkeypatch, caplog):
     capture, stale = robot.capture_observation, [True, True, False]
 
     def hiccup():
@@ -173,14 +176,25 @@ def test_the_arm_holds_while_a_camera_hiccups_and_the_run_ends_when_it_stays_fro
 
     robot.capture_observation = hiccup
     before = robot.follower_positions()
-    control_utils.control_loop(robot, 1 / 30, fps=30)
-    assert not stale
+    pace = control_utils.Pace(30)
+    control_utils.control_loop(robot, 1 / 30, fps=30, pace=pace)
+    assert not stale and pace.held == 2
+    assert caplog.text.count("The arm holds") == 1
     np.testing.assert_allclose(robot.follower_positions(), before, atol=0.3)
     monkeypatch.setattr(control_utils, "STALE_PATIENCE_S", 0.0)
     stale[:] = [True] * 50
     with pytest.raises(StaleFrameError):
         control_utils.control_loop(robot, 1, fps=30)
     del robot.capture_observation
+
+
+def test_the_operator_of_the_simulated_leader_waits_for_a_follower_that_lags(robot):
+    robot.reset_scene(0)
+    robot.twin.ask("advance", frames=100)  # no goal is sent: the follower stays where it is
+    waiting = robot.leader_positions()["main"]
+    assert 15 < np.abs(waiting - robot.follower_positions())[:-1].max() < 30
+    robot.twin.ask("advance", frames=150)  # but not for ever
+    assert np.abs(robot.leader_positions()["main"] - waiting).max() > 30
 
 
 def test_whatever_ends_a_run_torque_is_off(robot):
@@ -276,6 +290,12 @@ def test_a_dead_program_is_landed_by_its_supervisor():
     twin.close()
 
 
+def test_simulated_cameras_of_two_sizes_are_refused():
+    cameras = {name: {"type": "sim", "name": name, "width": width} for name, width in (("laptop", 64), ("phone", 32))}
+    with pytest.raises(ValueError, match="one size, found 32x480, 64x480"):
+        run(*RECORD, f"--robot.cameras={json.dumps(cameras)}")
+
+
 def test_a_policy_for_other_cameras_is_refused_before_torque(tmp_path, capsys):
     root = tmp_path / "cubes"
     camera = {"type": "sim", "name": "laptop", "width": 64, "height": 48}
@@ -284,8 +304,10 @@ def test_a_policy_for_other_cameras_is_refused_before_torque(tmp_path, capsys):
     checkpoint = make_checkpoint(LeRobotDataset("me/cubes", root=root), tmp_path / "checkpoint")
     with pytest.raises(ValueError, match="torque was not switched on"):
         run(*RECORD, "--control.repo_id=me/eval_cubes", f"--control.root={tmp_path / 'eval_cubes'}",
+            f"--robot.calibration_dir={tmp_path / 'none'}",
             f"--control.policy.path={checkpoint}", f"--robot.cameras={json.dumps({'side': camera})}")  # fmt: skip
-    assert "observation.images.laptop" in capsys.readouterr().out
+    shown = capsys.readouterr().out  # a missing calibration hides nothing else
+    assert "observation.images.laptop" in shown and "main_follower is not calibrated" in shown
     assert not (tmp_path / "eval_cubes").exists()
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
+import termios
 import time
 
 import pytest
 
-from lerobot.common.robot_devices.keyboard import TerminalKeys, new_events
+from lerobot.common.robot_devices import keyboard
+from lerobot.common.robot_devices.keyboard import TerminalKeys, new_events, unechoed
 
 RIGHT = {"exit_early"}
 LEFT = {"exit_early", "rerecord_episode"}
@@ -38,3 +41,27 @@ def test_a_key_sets_its_events(typed, expected):
     os.close(master)
     os.close(slave)
     assert {name for name, is_set in events.items() if is_set} == expected
+
+
+def test_keys_are_not_shown_between_the_lines_nor_left_to_the_shell():
+    master, slave = os.openpty()
+    before = termios.tcgetattr(slave)
+    with unechoed(slave):
+        os.write(master, b"\x1b[C\n")
+        assert not select.select([master], [], [], 0.05)[0]
+    assert termios.tcgetattr(slave) == before
+    assert not select.select([slave], [], [], 0.05)[0]
+    os.close(master)
+    os.close(slave)
+
+
+def test_a_program_in_the_background_leaves_the_terminal_alone(monkeypatch):
+    # It would be stopped by the system, with the torque on.
+    master, slave = os.openpty()
+    with os.fdopen(slave) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp())
+        assert keyboard.has_terminal()
+        monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp() + 1)
+        assert not keyboard.has_terminal()
+    os.close(master)

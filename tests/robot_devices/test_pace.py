@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 from types import SimpleNamespace
 
@@ -32,3 +33,12 @@ def test_a_message_of_the_log_stands_on_a_line_of_its_own():
     shown = re.sub(f"({re.escape(CLEAR_LINE)})+", "<clear>", terminal.getvalue())  # once per handler of the log
     assert shown == "<clear>laptop 12 ms<clear>the arm holds\n<clear>laptop 12 ms\nover\n"
     assert not handler.filters
+
+
+def test_the_line_never_wraps(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(terminal, "fileno", lambda: 7, raising=False)
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((20, 5)))
+    cameras = {name: SimpleNamespace(age_ms=12.0) for name in ("laptop", "phone", "wrist")}
+    LiveLine(SimpleNamespace(cameras=cameras, envelopes={}), terminal).show(Pace(30))
+    assert terminal.getvalue() == CLEAR_LINE + "laptop 12 ms phone 12 ms"[:19]

@@ -189,3 +189,15 @@ def test_limits_that_make_no_sense_are_refused(limits, word):
 def test_settings_that_make_no_sense_are_refused(setting):
     with pytest.raises(ValueError, match=f"--envelope.{next(iter(setting))}="):
         EnvelopeConfig(**setting)
+
+
+def test_a_warning_and_the_summary_name_what_was_asked_and_what_is_allowed(caplog):
+    limits = JointLimits(("pan", "lift"), (-90.0,) * 2, (90.0,) * 2, (360.0,) * 2, (600.0,) * 2, "calibration")
+    envelope = SafetyEnvelope(limits, 1 / 30)
+    envelope.engage([0.0, 0.0])
+    envelope.limit([2.0, 0.0])
+    envelope.limit([2.0, 14.0])
+    assert "acceleration, pan): 1800 per second squared asked, 600 allowed" in caplog.text
+    # faster it could not stop before the end of the range
+    assert "speed, lift): 420 per second asked, 319 allowed" in caplog.text
+    assert "acceleration 1x (pan 1), speed 1x (lift 1)" in envelope.summary()

@@ -14,6 +14,7 @@ DAY_S = 86_400
 OLD_CALIBRATION_DAYS = 90
 HOT_SHARE = 0.95  # of the temperature limit
 FULL_SCALE = 101.0  # of -100..100, with room for rounding
+SLOWEST_CAMERA = 0.8  # of the rate that is asked for; half a second is measured
 # Bits of Drive_Mode that a Koch arm must not have set.
 ODD_DRIVE_MODES = {4: "its speed limit would be read as a time", 8: "a goal would switch its torque on"}
 FAR_OUTSIDE = 30.0  # joint units beyond the arm's range: no arm of this kind was recorded like that
@@ -171,6 +172,15 @@ def check_camera(name: str, camera) -> list[Finding]:
     return []
 
 
+def check_rate(name: str, rate: float, wanted: float) -> list[Finding]:
+    """Whether a camera gives about as many pictures per second as the loop takes."""
+    if rate >= SLOWEST_CAMERA * wanted:
+        return []
+    text = f"camera '{name}' gives {rate:.0f} pictures per second, the loop takes {wanted:.0f}: pictures would repeat."
+    fix = "more light (long exposures are slow), a smaller picture, another USB port, fewer programs, or --control.fps"
+    return [Finding("robot.camera.slow", "warning", text, Where(feature=name), {"rate": rate}, fix=fix)]
+
+
 def check_dataset_fits(robot_features: dict, robot_type: str, fps: float, units: str, meta) -> list[Finding]:
     """Whether a recording can be continued with, or replayed on, this robot."""
     found = []
@@ -247,10 +257,11 @@ def check_units(ours: str, theirs: str, what: str) -> list[Finding]:
     return [Finding("robot.units", "error", text, evidence={"robot": ours, what: theirs}, fix=fix)]
 
 
-def check_policy_fits(config, robot_features: dict, statistics: dict[str, Any], low, high) -> list[Finding]:
-    """Whether a checkpoint's inputs exist on the robot, its sizes match, and its actions mean this arm's degrees.
+def check_policy_fits(config, robot_features: dict, statistics: dict[str, Any], low=None, high=None):
+    """Findings on whether a checkpoint's inputs exist on the robot, sizes match, and actions mean this arm's degrees.
 
-    `statistics` {key: {min, max, ...}} of the checkpoint; `low`, `high` the arm's range in its own units.
+    `statistics` {key: {min, max, ...}} of the checkpoint; `low`, `high` the arm's range in its own units; without them
+    (an arm that is not calibrated) the meaning of the actions is not checked.
     """
     found = []
     for key, feature in {**config.input_features, **config.output_features}.items():
@@ -273,7 +284,7 @@ def check_policy_fits(config, robot_features: dict, statistics: dict[str, Any], 
         if bad:
             text = f"The checkpoint's statistics of '{key}' are not finite ({', '.join(bad)})."
             found.append(Finding("robot.policy.statistics", "error", text, Where(feature=key), fix="train it again"))
-    return found + _check_ranges(statistics.get("action", {}), low, high, "checkpoint's")
+    return found if low is None else found + _check_ranges(statistics.get("action", {}), low, high, "checkpoint's")
 
 
 def _check_ranges(action: dict[str, Any], low, high, whose: str) -> list[Finding]:
@@ -296,7 +307,7 @@ def check_task(task: str, known: list[str]) -> list[Finding]:
     """Whether the sentence given is one that the policy was trained with."""
     if not known or task in known:
         return []
-    text = f"The task '{task}' is not among those of the training: {'; '.join(known[:5])}."
+    text = f"The task '{task}' is not among those of the training: {'; '.join(task.rstrip('.') for task in known[:5])}."
     return [Finding("robot.task", "warning", text, fix="--control.single_task=... as it was recorded")]
 
 

@@ -35,7 +35,7 @@ class EpisodeReport:
     def __str__(self) -> str:
         numbers = ", ".join(f"{name} {value}" for name, value in self.numbers.items())
         lines = [f"Episode: {numbers}."] + [f"  {f.severity}: {f.message}" for f in by_severity(self.findings)]
-        return "\n".join([*lines, f"  Advice: {self.advice} (left arrow: redo, right arrow: keep and go on)"])
+        return "\n".join([*lines, f"  Advice: {self.advice}"])
 
 
 def review_episode(
@@ -59,6 +59,9 @@ def review_episode(
     numbers["late"] = rate.get("late", 0)
     numbers["camera_drops"] = sum(camera_drops.values())
     findings += _pace_findings(rate, fps, camera_drops, len(actions))
+    if pace.held:
+        text = f"the arm held {pace.held} times because a picture was too old: the motion stutters there."
+        findings.append(Finding("episode.held", "warning", text, evidence={"times": pace.held}))
     still = _still(actions, fps)
     for end, run in (("start", still), ("end", still[::-1])):
         idle = (int(np.argmin(run)) if not run.all() else len(run)) / fps

@@ -176,7 +176,7 @@ def control_loop(
     try:
         while True:
             tick, work = clock.now(), time.perf_counter()
-            observation, action = _patient_tick(robot, teleoperate, policy, single_task)
+            observation, action = _patient_tick(robot, teleoperate, policy, single_task, pace)
             if not watched:
                 robot.watch(True)  # from the first goal on: what comes before may take long
                 watched = True
@@ -202,7 +202,7 @@ def control_loop(
             robot.watch(False)
 
 
-def _patient_tick(robot, teleoperate: bool, policy: PolicyRunner | None, task: str | None) -> tuple[dict, dict]:
+def _patient_tick(robot, teleoperate: bool, policy: PolicyRunner | None, task: str | None, pace: Pace):
     """A tick; while a camera's newest picture is too old, the arm holds, for `STALE_PATIENCE_S` at most."""
     end = time.monotonic() + STALE_PATIENCE_S
     while True:
@@ -211,7 +211,8 @@ def _patient_tick(robot, teleoperate: bool, policy: PolicyRunner | None, task: s
         except StaleFrameError as e:
             if time.monotonic() > end:
                 raise
-            logging.warning("%s The arm holds.", e)
+            pace.held += 1
+            logging.log(logging.WARNING if pace.held == 1 else logging.DEBUG, "%s The arm holds.", e)
             robot.hold()
             robot.clock.wait(1 / LOCKSTEP_FPS)
 

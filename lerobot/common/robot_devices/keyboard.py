@@ -7,9 +7,11 @@ import os
 import select
 import sys
 import threading
+from contextlib import contextmanager, suppress
 
 KEYS = {"right": "next", "n": "next", "left": "redo", "r": "redo", "esc": "stop", "q": "stop"}
 SEQUENCES = {"[C": "right", "OC": "right", "[D": "left", "OD": "left"}
+HINT = "Keys: right arrow (n) ends this phase and keeps, left (r) records again, Escape (q) stops after this episode."
 POLL_S = 0.1
 ESCAPE_S = 0.02  # a lone Escape is not followed by more within this time
 
@@ -51,7 +53,8 @@ class TerminalKeys:
 
         self._running = False
         self._thread.join(10 * POLL_S)
-        termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
+        with suppress(termios.error):  # the terminal was closed
+            termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
 
     def _run(self) -> None:
         while self._running:
@@ -92,13 +95,45 @@ def is_headless() -> bool:
     return False
 
 
+def has_terminal() -> bool:
+    """Whether keys can be taken from the terminal; one that touched it from the background would be stopped."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return False
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except OSError:
+        return False
+
+
+@contextmanager
+def unechoed(terminal: int | None = None):
+    """What is typed meanwhile is not shown between the lines, and the shell does not get it afterwards."""
+    if terminal is None:
+        if not has_terminal() or sys.platform == "win32":
+            yield
+            return
+        terminal = sys.stdin.fileno()
+    import termios
+
+    before = termios.tcgetattr(terminal)
+    silent = termios.tcgetattr(terminal)
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):  # the terminal was closed
+            termios.tcflush(terminal, termios.TCIFLUSH)
+            termios.tcsetattr(terminal, termios.TCSANOW, before)
+
+
 def init_keyboard_listener():
     """(listener or None, events): the desktop's keys, else the terminal's, else none."""
     events = new_events()
     desktop = os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")
     if desktop and not is_headless():
         return DesktopKeys(events), events
-    if sys.stdin is not None and sys.stdin.isatty():
+    if has_terminal():
         return TerminalKeys(events), events
     logging.warning("No keyboard: episodes end by their time only.")
     return None, events

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 
 import numpy as np
 
 LINE_S = 0.2  # between two live lines
+WIDTH = 200  # columns of a terminal that does not say
 CLEAR_LINE = "\r\x1b[2K"
 LOG_S = 5.0  # between two lines of the log where there is no terminal
 
@@ -20,6 +22,7 @@ class Pace:
         self.fps, self.periods = fps, []
         self._last: float | None = None
         self.late = 0  # ticks whose work took longer than the period
+        self.held = 0  # times that the arm held because a picture was too old
 
     def tick(self, now: float, work_s: float) -> None:
         """One tick started at `now`; its work took that long."""
@@ -61,22 +64,30 @@ class LiveLine:
         self._next = now + (LINE_S if self._live else LOG_S)
         text = self.text(pace)
         if self._live:
-            self._stream.write(CLEAR_LINE + text)
+            self._stream.write(CLEAR_LINE + text[: self._width() - 1])  # one that wraps cannot be drawn over
             self._stream.flush()
         elif pace.periods:
             logging.info("%s", text)
 
     def text(self, pace: Pace) -> str:
-        """The line: `30.0 Hz (mean 30.0, worst 28.9) | laptop 12 ms | pan 54% lift 93% ...`"""
+        """The line: `30.0 Hz (mean 30.0, worst 28.9) | laptop 12 ms | safety 2x | pan 54% lift 93% ...`"""
         parts = []
         if pace.periods:
             mean = len(pace.periods) / sum(pace.periods)
             parts.append(f"{1 / pace.periods[-1]:.1f} Hz (mean {mean:.1f}, worst {1 / max(pace.periods):.1f})")
         ages = [f"{name} {camera.age_ms:.0f} ms" for name, camera in self._robot.cameras.items()]
         parts += [" ".join(ages)] if ages else []
+        count = sum(sum(envelope.counts.values()) for envelope in self._robot.envelopes.values())
+        parts += [f"safety {count}x"] if count else []
         parts += [_joints(envelope) for envelope in self._robot.envelopes.values()]
         parts += [self._budget.line()] if self._budget else []
         return " | ".join(parts)
+
+    def _width(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or WIDTH
+        except (OSError, ValueError):  # no terminal of the system's
+            return WIDTH
 
     def end(self) -> None:
         """Leave the line standing."""
@@ -102,8 +113,7 @@ def _joints(envelope) -> str:
         shares.append(
             f"{name.removeprefix('shoulder_').removesuffix('_flex')} {100 * (value - low) / (high - low):.0f}%"
         )
-    count = sum(envelope.counts.values())
-    return " ".join(shares) + (f" safety {count}x" if count else "")
+    return " ".join(shares)
 
 
 def log_control_info(robot, dt_s: float, episode_index=None, frame_index=None, fps=None) -> None:

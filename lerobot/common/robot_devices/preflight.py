@@ -19,6 +19,7 @@ from lerobot.common.checks.robot import (
     check_dataset_fits,
     check_joints,
     check_policy_fits,
+    check_rate,
     check_task,
     check_units,
     recorded_units,
@@ -53,7 +54,9 @@ def preflight(robot, plan: Plan) -> tuple[list[tuple[str, str]], list[Finding]]:
     for name, camera in robot.cameras.items():
         if camera.is_connected:
             findings += check_camera(name, camera)
-        rows.append((f"camera {name}", _camera(robot, camera)))
+        text, rate = _camera(robot, camera)
+        rows.append((f"camera {name}", text))
+        findings += check_rate(name, rate, min(plan.fps or camera.fps, camera.fps)) if rate and camera.fps else []
     rows.append(("units", robot.units))
     if plan.task is not None:
         rows.append(("task", plan.task))
@@ -109,8 +112,7 @@ def _policy(robot, plan: Plan, rows: list[tuple[str, str]]) -> list[Finding]:
     config = plan.policy_config
     needs = ", ".join([*config.input_features, *config.output_features])
     rows.append(("policy", f"{config.type} {config.pretrained_path}: {needs}"))
-    bounds = _range(robot)
-    findings = check_policy_fits(config, robot.features, plan.statistics, *bounds) if bounds else []
+    findings = check_policy_fits(config, robot.features, plan.statistics, *(_range(robot) or ()))
     if plan.policy_units is not None:
         findings += check_units(robot.units, plan.policy_units, "checkpoint")
     findings += check_joints(robot.motor_features["action"]["names"], plan.policy_actions, "checkpoint's training")
@@ -119,7 +121,7 @@ def _policy(robot, plan: Plan, rows: list[tuple[str, str]]) -> list[Finding]:
     findings += ghost.check_cameras(live, references)
     if plan.overlay_dir is not None and references:
         paths = ghost.save_overlays(live, references, plan.overlay_dir)
-        rows.append(("ghost", ", ".join(map(str, paths))))
+        rows += [("ghost", ", ".join(map(str, paths)))] if paths else []
     return findings
 
 
@@ -150,15 +152,17 @@ def _arm(robot, name: str, bus) -> str:
     return ", ".join(parts)
 
 
-def _camera(robot, camera) -> str:
+def _camera(robot, camera) -> tuple[str, float | None]:
+    """The row of a camera, and its measured rate if it gives pictures by itself."""
     if not camera.is_connected:
-        return "not open"
+        return "not open", None
     size = f"{camera.width}x{camera.height}"
     if robot.clock.lockstep:
-        return f"{size}, a picture per frame"
+        return f"{size}, a picture per frame", None
     before, start = camera.frames, time.monotonic()
     time.sleep(MEASURE_S)
-    return f"{size}, {(camera.frames - before) / (time.monotonic() - start):.0f} of {camera.fps} fps"
+    rate = (camera.frames - before) / (time.monotonic() - start)
+    return f"{size}, {rate:.0f} of {camera.fps} fps", rate
 
 
 def format_table(rows: list[tuple[str, str]], findings: list[Finding]) -> str:

@@ -29,6 +29,7 @@ from lerobot.common.robot_devices.control_utils import (
     sanity_check_dataset_name,
     warmup_record,
 )
+from lerobot.common.robot_devices.keyboard import HINT
 from lerobot.common.robot_devices.motors.calibration import save_calibration
 from lerobot.common.robot_devices.pace import Pace
 from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
@@ -81,6 +82,8 @@ def teleoperate(robot, cfg: TeleoperateControlConfig) -> None:
     prepare(robot, Plan(fps=cfg.fps))
     if hasattr(robot, "reset_scene"):
         robot.reset_scene(robot.seed)
+    if cfg.teleop_time_s is None:
+        logging.info("The follower follows until Ctrl-C.")
     control_loop(robot, cfg.teleop_time_s, teleoperate=True, display_data=cfg.display_data, fps=cfg.fps)
 
 
@@ -99,9 +102,14 @@ def record(robot, cfg: RecordControlConfig):
     dataset = dataset or _new_dataset(robot, cfg, fps)
     policy = _with_player(policy, cfg, fps, robot)
     listener, events = init_keyboard_listener()
+    if listener is not None:
+        logging.info("%s", HINT)
+    outcomes: list[bool] = []
     try:
-        _record_episodes(robot, cfg, dataset, policy, fps, events, listener is not None)
+        _record_episodes(robot, cfg, dataset, policy, fps, events, listener is not None, outcomes)
     finally:
+        if outcomes:
+            print(f"{sum(outcomes)} of {len(outcomes)} episodes succeeded.", flush=True)
         if dataset.has_pending_frames():
             dataset.clear_episode_buffer()
         dataset.stop_image_writer()
@@ -179,7 +187,8 @@ def _warn_of_another_policy(info: dict, config) -> None:
         )
 
 
-def _record_episodes(robot, cfg: RecordControlConfig, dataset, policy, fps: float, events, has_keys: bool) -> None:
+def _record_episodes(robot, cfg: RecordControlConfig, dataset, policy, fps, events, has_keys: bool, outcomes) -> None:
+    """Until there are enough, or Escape; `outcomes` gets whether each saved one succeeded, if a simulator tells."""
     log_say("Warmup record", cfg.play_sounds)
     if cfg.warmup_time_s > 0:
         warmup_record(robot, events, policy is None, cfg.warmup_time_s, cfg.display_data, fps)
@@ -189,11 +198,13 @@ def _record_episodes(robot, cfg: RecordControlConfig, dataset, policy, fps: floa
     while recorded < cfg.num_episodes:
         if simulated:
             robot.reset_scene(seed)
-        report, saved = _record_one(robot, cfg, dataset, policy, fps, events, starts, seed)
+        report, saved = _record_one(robot, cfg, dataset, policy, fps, events, starts, seed, outcomes)
         # The operator may also want the last episode again, if the coach advises it and there are keys to say so.
         more = recorded + 1 < cfg.num_episodes or not saved or (has_keys and report.advice == "redo")
         if not events["stop_recording"] and more and not simulated and cfg.reset_time_s > 0:
             log_say("Reset the environment", cfg.play_sounds)
+            if has_keys:
+                logging.info("Left arrow: record it again. Right arrow: go on.")
             reset_environment(robot, events, cfg.reset_time_s, fps)
         if events["rerecord_episode"]:
             log_say("Re-record episode", cfg.play_sounds)
@@ -207,7 +218,7 @@ def _record_episodes(robot, cfg: RecordControlConfig, dataset, policy, fps: floa
             return
 
 
-def _record_one(robot, cfg: RecordControlConfig, dataset, policy, fps: float, events, starts, seed):
+def _record_one(robot, cfg: RecordControlConfig, dataset, policy, fps: float, events, starts, seed, outcomes):
     """Record an episode, print what the coach says and save it, unless it is wanted again: (report, saved)."""
     log_say(f"Recording episode {dataset.meta.total_episodes}", cfg.play_sounds)
     pace, drops = Pace(fps), {name: camera.drops for name, camera in robot.cameras.items()}
@@ -226,14 +237,18 @@ def _record_one(robot, cfg: RecordControlConfig, dataset, policy, fps: float, ev
         pace=pace,
         stop_when=stop_when,
     )
+    success = robot.success if simulated else None  # before the arm moves on
     report = _review(robot, dataset, fps, pace, starts, drops)
     print("\n".join([str(report), *(policy.lines() if policy else [])]), flush=True)
+    if simulated:
+        print(f"Outcome: {'success' if success else 'no success'} (seed {seed})", flush=True)
     if events["rerecord_episode"]:
         dataset.clear_episode_buffer()
         return report, False
     starts.append(np.array(dataset.episode_buffer["observation.state"][0]))
     dataset.save_episode()  # before the time to reset, so that a kill then does not lose it
-    outcome = {"seed": seed, "success": robot.success} if simulated else {}
+    outcome = {"seed": seed, "success": success} if simulated else {}
+    outcomes += [success] if simulated else []
     _write_report(dataset, robot, pace, report, outcome | (policy.report() if policy else {}))
     return report, True
 

@@ -263,8 +263,7 @@ class SafetyEnvelope:
             velocity, self._catching_up[index] = asked, False
         else:
             if not self._catching_up[index]:
-                kind = SPEED if abs(asked) > top * (1 + SLACK) else ACCELERATION
-                self._note(RAMP if ramping else kind, name, f"{asked:.0f} per second asked, {top:.0f} allowed")
+                self._note_rate(name, asked, top, (asked - before) / dt, acceleration, ramping)
             self._catching_up[index] = True
             top = min(top, self._stoppable(abs(way), acceleration))
             velocity = min(max(asked, -top), top)
@@ -282,6 +281,13 @@ class SafetyEnvelope:
         whole = math.floor((math.sqrt(8 * units + 1) - 1) / 2)
         return step * (whole + (units - whole * (whole + 1) / 2) / (whole + 1))
 
+    def _note_rate(self, name: str, speed: float, top: float, change: float, most: float, ramping: bool) -> None:
+        if abs(speed) > top * (1 + SLACK):
+            self._note(RAMP if ramping else SPEED, name, f"{abs(speed):.0f} per second asked, {top:.0f} allowed")
+        else:
+            text = f"{abs(change):.0f} per second squared asked, {most:.0f} allowed"
+            self._note(RAMP if ramping else ACCELERATION, name, text)
+
     def _note(self, kind: str, joint: str, text: str) -> None:
         self.counts[kind, joint] += 1
         level = logging.WARNING if self.counts[kind, joint] == 1 else logging.DEBUG
@@ -298,7 +304,10 @@ class SafetyEnvelope:
         """One line: what was done how often."""
         if not self.counts:
             return f"safety: {self.ticks} ticks, no intervention (limits from {self.limits.source})"
-        parts = [f"{kind} {joint} {count}x" for (kind, joint), count in sorted(self.counts.items())]
+        parts = []
+        for kind, total in sorted(self.interventions().items()):
+            joints = [f"{joint} {count}" for (k, joint), count in self.counts.most_common() if k == kind]
+            parts.append(f"{kind} {total}x ({', '.join(joints)})")
         return f"safety: {self.ticks} ticks, {', '.join(parts)} (limits from {self.limits.source})"
 
 

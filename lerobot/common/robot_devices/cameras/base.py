@@ -42,7 +42,7 @@ class Camera:
         self._latest: tuple[np.ndarray, float] | None = None
         self._news = threading.Condition()
         self._stop = threading.Event()
-        self._failure = ""
+        self._failure = self._told = ""
 
     # -- for subclasses ------------------------------------------------------------------------------------------
 
@@ -144,13 +144,15 @@ class Camera:
             try:
                 picture = self.read()
             except (OSError, cv2.error) as e:
-                self._lost(e)
+                if not self._stop.is_set():  # closed while a picture was awaited: nothing is lost
+                    self._lost(e)
                 continue
             now = time.monotonic()
             if last is not None and self.fps and now - last > 1.5 / self.fps:
                 self.drops += 1
             last = now
             self.frames += 1
+            self._told = ""
             with self._news:
                 self._latest = (picture, now)
                 self._news.notify_all()
@@ -158,7 +160,9 @@ class Camera:
     def _lost(self, error: Exception) -> None:
         """A picture could not be taken: try to open the camera again until it comes back."""
         self._failure = str(error)
-        logging.warning("%s: %s Trying to reconnect.", self.label, error)
+        level = logging.DEBUG if self._failure == self._told else logging.WARNING  # once, until pictures come again
+        logging.log(level, "%s Trying to reconnect.", error if self.label in str(error) else f"{self.label}: {error}")
+        self._told = self._failure
         while not self._stop.wait(RECONNECT_S):
             try:
                 self._release()

@@ -37,6 +37,11 @@ class KochSimRobot(ManipulatorRobot):
         super().__init__(config, envelope, safety)
         self.twin: TwinProcess | None = None
         self.seed = config.seed
+        sizes = {f"{camera.width}x{camera.height}" for camera in self.cameras.values()}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"--robot.cameras: simulated cameras are all of one size, found {', '.join(sorted(sizes))}."
+            )
         # Placeholders until the simulator says which terminals it opened.
         self.follower_arms = {"main": DynamixelMotorsBus(koch_bus("", FOLLOWER_MODELS))}
         self.leader_arms = {"main": DynamixelMotorsBus(koch_bus("", LEADER_MODELS))}
