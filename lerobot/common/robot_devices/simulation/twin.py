@@ -30,6 +30,8 @@ QUIET_S = 10.0  # and already when nobody has talked on the follower's bus for t
 PATIENCE_S = 2.0  # a program that takes no answer for this long hangs; the buses must not wait for it
 LIMP_S = 3.0  # it goes on for this long after the torque went off, so that others can see that it did
 REQUESTS = ("reset", "advance", "picture", "state", "pose", "fault")
+# The operator waits, for so many frames, for a follower that lags by more degrees; one that keeps up lags by 10.
+LAG, PATIENT_FRAMES = 20.0, 150
 CATCH_UP = 3  # frames of physics at once when rendering was slower than time
 
 
@@ -63,6 +65,7 @@ class Twin:
         self.buses = [ServoBus(self.follower.servos, faults), ServoBus(self.leader.servos, faults)]
         self.server = PtyServer(self.buses)
         self.expert = KochExpert()
+        self._asked, self._waited = np.zeros(6), 0  # where the operator holds the leader, degrees; frames of waiting
         self.reset(options.seed)
 
     # -- requests: each returns a header and a payload -----------------------------------------------------------
@@ -73,6 +76,7 @@ class Twin:
         self.world.reset(seed)
         self.follower.reset(seed)
         self.expert.reset(self.world, Style.draw(np.random.default_rng([seed, 0, 1])))
+        self._asked, self._waited = self.world.joint_angles(), 0
         self._move_leader()
         return self.state()
 
@@ -134,11 +138,18 @@ class Twin:
         return self.state()
 
     def _move_leader(self) -> None:
-        if self.options.leader == "expert":
-            try:
-                self.leader.pose(self.expert.act(self.world))
-            except OutOfReachError:
-                self.leader.pose(REST_POSE)
+        """The expert goes on, unless a slow loop left the follower behind: it would be dragged through the table."""
+        if self.options.leader != "expert":
+            return
+        behind = np.abs(self._asked - self.world.joint_angles())[:-1].max()  # a jaw on a cube never arrives
+        self._waited = self._waited + 1 if behind > LAG else 0
+        if 0 < self._waited <= PATIENT_FRAMES:
+            return
+        try:
+            self._asked = self.expert.act(self.world)
+        except OutOfReachError:
+            self._asked = np.array(REST_POSE)
+        self.leader.pose(self._asked)
 
     # -- the process ---------------------------------------------------------------------------------------------
 
