@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from lerobot.common.robot_devices.cameras.base import StaleFrameError
 from lerobot.common.robot_devices.control_configs import parse_control
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 from lerobot.common.robot_devices.robots.configs import JOINTS
+from lerobot.common.robot_devices.robots.koch_sim import KochSimRobot
 from lerobot.common.robot_devices.robots.utils import make_robot, make_robot_from_config
 from lerobot.common.robot_devices.simulation.twin_process import TwinProcess
 from lerobot.common.robot_devices.supervisor import Supervision
@@ -195,6 +197,26 @@ def test_the_operator_of_the_simulated_leader_waits_for_a_follower_that_lags(rob
     assert 15 < np.abs(waiting - robot.follower_positions())[:-1].max() < 30
     robot.twin.ask("advance", frames=150)  # but not for ever
     assert np.abs(robot.leader_positions()["main"] - waiting).max() > 30
+
+
+def test_the_viewer_is_opened_on_a_desktop_and_its_absence_is_told(robot, monkeypatch, caplog):
+    rerun = pytest.importorskip("rerun")
+    spawned, logged = [], []
+    monkeypatch.setattr(rerun, "spawn", lambda **options: spawned.append(options))
+    monkeypatch.setattr(rerun, "log", lambda name, *_, **__: logged.append(name))
+    monkeypatch.setattr(control_utils, "has_desktop", lambda: True)  # pynput is not needed to see something
+    control_utils.control_loop(robot, 1 / 30, display_data=True, fps=30)
+    assert len(spawned) == 1 and logged == [f"sent_action_{joint}" for joint in range(6)]
+    monkeypatch.setattr(control_utils, "has_desktop", lambda: False)
+    control_utils.control_loop(robot, 1 / 30, display_data=True, fps=30)
+    assert len(spawned) == 1 and "nothing is shown" in caplog.text
+
+
+def test_a_viewer_that_is_not_installed_is_told_before_anything_is_opened(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    monkeypatch.setattr(KochSimRobot, "open", lambda self: pytest.fail("the robot was opened"))
+    with pytest.raises(ImportError, match="visualize"):
+        run(*SIM, "--control.type=teleoperate", "--control.display_data=true")
 
 
 def test_whatever_ends_a_run_torque_is_off(robot):

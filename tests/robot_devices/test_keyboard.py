@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import termios
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,3 +67,21 @@ def test_a_program_in_the_background_leaves_the_terminal_alone(monkeypatch):
         monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp() + 1)
         assert not keyboard.has_terminal()
     os.close(master)
+
+
+def test_letters_typed_in_another_window_steer_nothing(monkeypatch):
+    class Listener:
+        def __init__(self, on_press):
+            self.on_press = on_press
+
+        start = stop = lambda self: None
+
+    fake = SimpleNamespace(keyboard=SimpleNamespace(Listener=Listener))
+    monkeypatch.setitem(sys.modules, "pynput", fake)
+    events = new_events()
+    keys = keyboard.DesktopKeys(events)
+    for letter in "nrq":
+        keys._listener.on_press(SimpleNamespace(char=letter))
+    assert not any(events.values())
+    keys._listener.on_press(SimpleNamespace(name="left"))
+    assert events["rerecord_episode"]

@@ -13,11 +13,12 @@ import torch
 
 from lerobot.common.player.latency import LatencyBudget
 from lerobot.common.robot_devices.cameras.base import StaleFrameError
-from lerobot.common.robot_devices.keyboard import init_keyboard_listener, is_headless, new_events
+from lerobot.common.robot_devices.keyboard import has_desktop, init_keyboard_listener, is_headless, new_events
 from lerobot.common.robot_devices.pace import LiveLine, Pace, log_control_info
 from lerobot.common.robot_devices.speech import log_say, say
 from lerobot.common.robot_devices.utils import busy_wait
 from lerobot.common.utils.device import mixed_precision
+from lerobot.common.utils.visualization_utils import init_rerun
 
 __all__ = [
     "busy_wait",
@@ -164,10 +165,10 @@ def control_loop(
     if not robot.is_connected:
         robot.connect()
     _check_arguments(teleoperate, policy, dataset, single_task, fps)
-    events = new_events() if events is None else events
+    kind, events = ("teleop", new_events()) if events is None else ("record", events)
     fps = fps or (LOCKSTEP_FPS if robot.clock.lockstep else None)
     pace, line = pace or Pace(fps), LiveLine(robot, budget=policy.budget if policy else None)
-    shown = _Viewer() if display_data and not is_headless() else None
+    shown = _viewer(kind) if display_data else None
     clock, end = robot.clock, float("inf") if control_time_s is None else control_time_s
     robot.set_rate(fps)
     robot.resume()
@@ -249,16 +250,21 @@ def _check_health(robot) -> float:
     return time.monotonic()
 
 
+def _viewer(kind: str) -> _Viewer | None:
+    if not has_desktop():
+        logging.warning("--control.display_data=true: there is no desktop here (DISPLAY is not set), nothing is shown.")
+        return None
+    return _Viewer(kind)
+
+
 class _Viewer:
     """Everything that a tick saw and sent, in rerun."""
 
-    def __init__(self):
-        try:
-            import rerun
-        except ImportError as e:
-            raise ImportError('--control.display_data=true needs rerun-sdk: pip install -e ".[visualize]"') from e
+    def __init__(self, kind: str):
+        init_rerun(f"lerobot_control_loop_{kind}")
+        import rerun
+
         self._rerun = rerun
-        rerun.init("lerobot_control_loop", spawn=True)
 
     def log(self, observation: dict, action: dict) -> None:
         for index, value in enumerate(action["action"]):

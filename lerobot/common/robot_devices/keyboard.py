@@ -71,14 +71,12 @@ class TerminalKeys:
 
 
 class DesktopKeys:
-    """Listens to the whole desktop, where pynput can."""
+    """Listens to the whole desktop, where pynput can: to arrows and Escape, for letters are typed elsewhere as well."""
 
     def __init__(self, events: dict[str, bool]):
         from pynput import keyboard
 
-        self._listener = keyboard.Listener(
-            on_press=lambda key: press(events, getattr(key, "name", None) or getattr(key, "char", None) or "")
-        )
+        self._listener = keyboard.Listener(on_press=lambda key: press(events, getattr(key, "name", None) or ""))
         self._listener.start()
 
     def stop(self) -> None:
@@ -93,6 +91,12 @@ def is_headless() -> bool:
     except Exception:  # pynput raises its backend's own errors where there is no display
         return True
     return False
+
+
+def has_desktop() -> bool:
+    """Whether a window can be opened."""
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(named) or sys.platform in ("darwin", "win32")
 
 
 def has_terminal() -> bool:
@@ -130,8 +134,7 @@ def unechoed(terminal: int | None = None):
 def init_keyboard_listener():
     """(listener or None, events): the desktop's keys, else the terminal's, else none."""
     events = new_events()
-    desktop = os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")
-    if desktop and not is_headless():
+    if has_desktop() and not is_headless():
         return DesktopKeys(events), events
     if has_terminal():
         return TerminalKeys(events), events

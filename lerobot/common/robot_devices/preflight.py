@@ -56,7 +56,7 @@ def preflight(robot, plan: Plan) -> tuple[list[tuple[str, str]], list[Finding]]:
             findings += check_camera(name, camera)
         text, rate = _camera(robot, camera)
         rows.append((f"camera {name}", text))
-        findings += check_rate(name, rate, min(plan.fps or camera.fps, camera.fps)) if rate and camera.fps else []
+        findings += check_rate(name, rate, plan.fps or camera.fps) if rate and camera.fps else []
     rows.append(("units", robot.units))
     if plan.task is not None:
         rows.append(("task", plan.task))

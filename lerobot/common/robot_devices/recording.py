@@ -35,6 +35,7 @@ from lerobot.common.robot_devices.pace import Pace
 from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
 from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
 from lerobot.common.training.record import read_record
+from lerobot.common.utils.import_utils import require_package
 from lerobot.common.utils.io_utils import write_text
 
 DEFAULT_FPS = 30
@@ -77,8 +78,15 @@ def prepare(robot, plan: Plan) -> None:
     robot.energise()
 
 
+def _check_viewer(wanted: bool) -> None:
+    """ImportError for a viewer that is not installed, before anything is opened."""
+    if wanted:
+        require_package("rerun-sdk", "visualize", import_name="rerun")
+
+
 def teleoperate(robot, cfg: TeleoperateControlConfig) -> None:
     """Let the follower follow until the time is over or Ctrl-C."""
+    _check_viewer(cfg.display_data)
     prepare(robot, Plan(fps=cfg.fps))
     if hasattr(robot, "reset_scene"):
         robot.reset_scene(robot.seed)
@@ -93,6 +101,7 @@ def teleoperate(robot, cfg: TeleoperateControlConfig) -> None:
 def record(robot, cfg: RecordControlConfig):
     """Record episodes and return the dataset; what was saved stays, whatever ends the run."""
     sanity_check_dataset_name(cfg.repo_id, cfg.policy)
+    _check_viewer(cfg.display_data)
     dataset = _existing_dataset(cfg)
     policy = _load_policy(cfg, robot.robot_type)
     fps = cfg.fps or (dataset.fps if dataset else DEFAULT_FPS)
