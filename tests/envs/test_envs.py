@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
+from types import ModuleType
 
 import draccus
 import numpy as np
@@ -89,6 +90,18 @@ def test_importing_the_configurations_needs_neither_gymnasium_nor_mujoco():
 def test_a_missing_environment_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gym_xarm", None)
     with pytest.raises(ModuleNotFoundError, match=r"\[xarm\]"):
+        make_env(make_env_config("xarm"))
+
+
+def test_an_xarm_that_could_not_draw_is_refused_with_the_version_that_can(monkeypatch):
+    gymnasium = pytest.importorskip("gymnasium")
+    monkeypatch.setitem(sys.modules, "gym_xarm", ModuleType("gym_xarm"))
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setattr(gymnasium, "__version__", "1.2.0")
+    with pytest.raises(ValueError, match=r"gymnasium 1.2.0, expected one below 1.0.*\[xarm\]"):
+        make_env(make_env_config("xarm"))
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    with pytest.raises(ValueError, match="No pictures can be drawn.*works here.$"):
         make_env(make_env_config("xarm"))
 
 

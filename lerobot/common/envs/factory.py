@@ -6,6 +6,7 @@ import functools
 import importlib
 
 from lerobot.common.envs.configs import EnvConfig
+from lerobot.common.envs.koch_sim.gl import NO_GL_MESSAGE, RenderingError, select_gl
 
 
 def make_env_config(env_type: str, **kwargs) -> EnvConfig:
@@ -27,6 +28,8 @@ def make_env(cfg: EnvConfig, n_envs: int = 1, use_async_envs: bool = False):
     if not cfg.runs_here:
         raise ValueError(f"--env.type={cfg.type} is read from files, but does not run here; use --env.type=koch.")
     package = cfg.package_name
+    on_mujoco = cfg.type in ("aloha", "xarm")  # koch sees to its drawing itself
+    gl = select_gl() if on_mujoco else ""  # before mujoco is imported
     try:
         importlib.import_module(package)
     except ModuleNotFoundError as error:
@@ -36,6 +39,8 @@ def make_env(cfg: EnvConfig, n_envs: int = 1, use_async_envs: bool = False):
         ) from error
     from gymnasium import vector
 
+    if on_mujoco:
+        _require_drawing(cfg, gl)
     _check_request(cfg)
     options = {}
     if hasattr(vector, "AutoresetMode"):
@@ -43,6 +48,18 @@ def make_env(cfg: EnvConfig, n_envs: int = 1, use_async_envs: bool = False):
     make_vector = vector.AsyncVectorEnv if use_async_envs else vector.SyncVectorEnv
     make_one = functools.partial(_make_one, package, cfg.gym_id, cfg.disable_env_checker, cfg.gym_kwargs)
     return make_vector([make_one] * n_envs, **options)
+
+
+def _require_drawing(cfg: EnvConfig, gl: str) -> None:
+    from gymnasium import __version__ as gymnasium
+
+    if gl == "disable":
+        raise RenderingError(NO_GL_MESSAGE.format(""))
+    if cfg.type == "xarm" and int(gymnasium.split(".")[0]) >= 1:
+        raise ValueError(
+            f"--env.type=xarm: gym-xarm cannot draw with gymnasium {gymnasium}, expected one below 1.0, in a Python "
+            'environment of its own: pip install -e ".[xarm]"'
+        )
 
 
 def _check_request(cfg: EnvConfig) -> None:

@@ -7,12 +7,15 @@ import ctypes.util
 import os
 import sys
 
+from packaging import version
+
+OLDEST_MUJOCO = "3.2"
 EGL_DEVICE_EXT = 0x313F
 EGL_EXTENSIONS = 0x3055
 NO_GL_MESSAGE = (
     "No pictures can be drawn: MUJOCO_GL=disable was set, or no OpenGL library that draws without a screen was found "
     "(tried EGL and OSMesa). Unset it, or install one with `apt-get install libosmesa6` (or a GPU driver with EGL), or "
-    "set MUJOCO_GL to one that works here; obs_type='state' needs none."
+    "set MUJOCO_GL to one that works here{0}."
 )
 GLFW_MESSAGE = "MUJOCO_GL=glfw draws on a screen, and there is none: unset it, or set egl or osmesa."
 LATE_MESSAGE = (
@@ -88,7 +91,7 @@ def _procedure(egl, name: bytes, result, *arguments):
 def check_gl(mujoco) -> None:
     """Raises RenderingError, with the remedy, where opening a renderer would fail or crash."""
     if not hasattr(mujoco, "GLContext"):
-        raise RenderingError(NO_GL_MESSAGE)
+        raise RenderingError(NO_GL_MESSAGE.format("; obs_type='state' needs none"))
     needs_display = sys.platform == "linux" and "glfw" in mujoco.GLContext.__module__
     if needs_display and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise RenderingError(GLFW_MESSAGE if _chosen() == "glfw" else LATE_MESSAGE)
@@ -97,8 +100,8 @@ def check_gl(mujoco) -> None:
 def import_mujoco():
     """Imports mujoco after `select_gl`.
 
-    Raises ImportError naming the extra when it is not installed, and RenderingError when `MUJOCO_GL` names a library
-    that is not there.
+    Raises ImportError naming the extra when it is not installed or too old, and RenderingError when `MUJOCO_GL` names
+    a library that is not there.
     """
     backend = select_gl()
     try:
@@ -110,6 +113,11 @@ def import_mujoco():
             f"mujoco cannot draw with MUJOCO_GL={backend} ({error}). Expected egl, osmesa, glfw (with a screen) "
             "or disable; where it is not set, what works here is chosen."
         ) from error
+    if version.parse(mujoco.__version__) < version.parse(OLDEST_MUJOCO):
+        raise ImportError(
+            f"The simulated arm needs mujoco {OLDEST_MUJOCO} or newer, found {mujoco.__version__} (gym-xarm wants an "
+            'old one: give it a Python environment of its own). Fix: pip install -e ".[sim]"'
+        )
     return mujoco
 
 
