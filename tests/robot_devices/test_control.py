@@ -209,7 +209,9 @@ def test_the_viewer_is_opened_on_a_desktop_and_its_absence_is_told(robot, monkey
     assert len(spawned) == 1 and logged == [f"sent_action_{joint}" for joint in range(6)]
     monkeypatch.setattr(control_utils, "has_desktop", lambda: False)
     control_utils.control_loop(robot, 1 / 30, display_data=True, fps=30)
-    assert len(spawned) == 1 and "nothing is shown" in caplog.text
+    monkeypatch.setattr(recording, "has_desktop", lambda: False)
+    recording._check_viewer(True)
+    assert len(spawned) == 1 and caplog.text.count("nothing is shown") == 1
 
 
 def test_a_viewer_that_is_not_installed_is_told_before_anything_is_opened(monkeypatch):

@@ -168,7 +168,7 @@ def control_loop(
     kind, events = ("teleop", new_events()) if events is None else ("record", events)
     fps = fps or (LOCKSTEP_FPS if robot.clock.lockstep else None)
     pace, line = pace or Pace(fps), LiveLine(robot, budget=policy.budget if policy else None)
-    shown = _viewer(kind) if display_data else None
+    shown = _Viewer(kind) if display_data and has_desktop() else None
     clock, end = robot.clock, float("inf") if control_time_s is None else control_time_s
     robot.set_rate(fps)
     robot.resume()
@@ -248,13 +248,6 @@ def _check_health(robot) -> float:
     if errors:
         raise ConnectionError(" ".join(errors))
     return time.monotonic()
-
-
-def _viewer(kind: str) -> _Viewer | None:
-    if not has_desktop():
-        logging.warning("--control.display_data=true: there is no desktop here (DISPLAY is not set), nothing is shown.")
-        return None
-    return _Viewer(kind)
 
 
 class _Viewer:

@@ -29,7 +29,7 @@ from lerobot.common.robot_devices.control_utils import (
     sanity_check_dataset_name,
     warmup_record,
 )
-from lerobot.common.robot_devices.keyboard import HINT
+from lerobot.common.robot_devices.keyboard import HINT, has_desktop
 from lerobot.common.robot_devices.motors.calibration import save_calibration
 from lerobot.common.robot_devices.pace import Pace
 from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
@@ -79,9 +79,12 @@ def prepare(robot, plan: Plan) -> None:
 
 
 def _check_viewer(wanted: bool) -> None:
-    """ImportError for a viewer that is not installed, before anything is opened."""
-    if wanted:
-        require_package("rerun-sdk", "visualize", import_name="rerun")
+    """ImportError for a viewer that is not installed, before anything is opened; a warning without a desktop."""
+    if not wanted:
+        return
+    require_package("rerun-sdk", "visualize", import_name="rerun")
+    if not has_desktop():
+        logging.warning("--control.display_data=true: there is no desktop here (DISPLAY is not set), nothing is shown.")
 
 
 def teleoperate(robot, cfg: TeleoperateControlConfig) -> None:
