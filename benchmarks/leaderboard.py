@@ -370,7 +370,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0, help="episodes at a time; 0: as many as cores")
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--dataset_a", type=Path, default=ROOT / "grasp_dataset")
-    parser.add_argument("--demonstrations", type=int, default=50, help="of scene B")
+    parser.add_argument("--demonstrations", type=int, default=200, help="of scene B")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "outputs" / "leaderboard")
     parser.add_argument("--table", action="store_true", help="measure nothing: the table of what is finished")
     parser.add_argument("--publish", type=Path, nargs="*", default=[], help="Markdown files with a place for the table")
