@@ -22,6 +22,7 @@ from lerobot.common.robot_devices import control_utils, recording
 from lerobot.common.robot_devices.cameras.base import StaleFrameError
 from lerobot.common.robot_devices.control_configs import parse_control
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
+from lerobot.common.robot_devices.preflight import Plan, preflight
 from lerobot.common.robot_devices.robots.configs import JOINTS
 from lerobot.common.robot_devices.robots.koch_sim import KochSimRobot
 from lerobot.common.robot_devices.robots.utils import make_robot, make_robot_from_config
@@ -568,3 +569,10 @@ def test_the_log_line_of_lerobot_0_1(robot, caplog):
         control_utils.log_control_info(robot, 0.0333, episode_index=1, frame_index=2, fps=30)
     slow = "\x1b[33mdtWfoll:50.00 (20.0hz)\x1b[0m"
     assert caplog.messages[-1] == f"ep:1 frame:2 dt:33.30 (30.0hz) dtRlead: 2.00 (500.0hz) {slow}"
+
+
+def test_the_sentence_of_a_simulated_layout_is_held_against_those_of_the_training(robot):
+    rows, findings = preflight(robot, Plan(task="scene", known_tasks=[robot.task]))
+    assert ("task", robot.task) in rows and "robot.task" not in {finding.code for finding in findings}
+    _, findings = preflight(robot, Plan(task="Fold a towel.", known_tasks=[robot.task]))
+    assert "robot.task" in {finding.code for finding in findings}

@@ -59,8 +59,9 @@ def preflight(robot, plan: Plan) -> tuple[list[tuple[str, str]], list[Finding]]:
         findings += check_rate(name, rate, plan.fps or camera.fps) if rate and camera.fps else []
     rows.append(("units", robot.units))
     if plan.task is not None:
-        rows.append(("task", plan.task))
-        findings += check_task(plan.task, plan.known_tasks)
+        task = sentence(robot, plan.task)
+        rows.append(("task", task))
+        findings += check_task(task, plan.known_tasks)
     if plan.dataset_meta is not None:
         meta = plan.dataset_meta
         rows.append(("dataset", f"{meta.total_episodes} episodes, {meta.fps} fps, {', '.join(robot.features)}"))
@@ -71,6 +72,11 @@ def preflight(robot, plan: Plan) -> tuple[list[tuple[str, str]], list[Finding]]:
     if plan.replayed is not None:
         findings += _replay(robot, plan, rows)
     return rows, findings + _envelope(robot, rows)
+
+
+def sentence(robot, task: str) -> str:
+    """What an episode is to be labelled with: `scene` stands for the sentence of the simulated arm's layout."""
+    return robot.task if task == "scene" and hasattr(robot, "reset_scene") else task
 
 
 def _envelope(robot, rows: list[tuple[str, str]]) -> list[Finding]:

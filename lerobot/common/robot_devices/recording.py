@@ -32,7 +32,7 @@ from lerobot.common.robot_devices.control_utils import (
 from lerobot.common.robot_devices.keyboard import HINT, has_desktop
 from lerobot.common.robot_devices.motors.calibration import save_calibration
 from lerobot.common.robot_devices.pace import Pace
-from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
+from lerobot.common.robot_devices.preflight import Plan, format_table, preflight, sentence
 from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
 from lerobot.common.training.record import read_record
 from lerobot.common.utils.import_utils import require_package
@@ -236,7 +236,6 @@ def _record_one(robot, cfg: RecordControlConfig, dataset, policy, fps: float, ev
     pace, drops = Pace(fps), {name: camera.drops for name, camera in robot.cameras.items()}
     simulated = seed is not None
     stop_when = (lambda: robot.success) if simulated else None
-    task = robot.task if simulated and cfg.single_task == "scene" else cfg.single_task
     record_episode(
         robot,
         dataset,
@@ -245,7 +244,7 @@ def _record_one(robot, cfg: RecordControlConfig, dataset, policy, fps: float, ev
         cfg.display_data,
         policy,
         fps,
-        task,
+        sentence(robot, cfg.single_task),
         pace=pace,
         stop_when=stop_when,
     )
