@@ -576,3 +576,17 @@ def test_the_sentence_of_a_simulated_layout_is_held_against_those_of_the_trainin
     assert ("task", robot.task) in rows and "robot.task" not in {finding.code for finding in findings}
     _, findings = preflight(robot, Plan(task="Fold a towel.", known_tasks=[robot.task]))
     assert "robot.task" in {finding.code for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("info", "seed"),
+    [
+        ({"sim": True, "simulation": {"seed": 7}}, 7),
+        ({"sim": {"seed": 7}}, 7),
+        ({"sim": {"seed0": 0}}, 0),
+        ({"sim": True}, None),
+        ({}, None),
+    ],
+)
+def test_a_replay_finds_the_layout_of_recordings_of_every_age(info, seed):
+    assert recording._first_seed(info) == seed

@@ -396,7 +396,7 @@ def replay(robot, cfg: ReplayControlConfig) -> None:
         robot.cameras = {}  # nothing is looked at
     prepare(robot, Plan(fps=fps, replayed=actions.numpy(), replayed_meta=dataset.meta))
     if hasattr(robot, "reset_scene"):
-        seed = dataset.meta.info.get("simulation", {}).get("seed")
+        seed = _first_seed(dataset.meta.info)
         robot.reset_scene(robot.seed if seed is None else seed + cfg.episode)
     _glide_to(robot, actions[0].numpy())
     robot.set_rate(fps)
@@ -409,6 +409,12 @@ def replay(robot, cfg: ReplayControlConfig) -> None:
             pace.tick(start, robot.clock.now() - start)
             robot.clock.wait(1 / fps - (robot.clock.now() - start))
     logging.info("Replayed %d frames: %s", len(actions), pace.summary())
+
+
+def _first_seed(info: dict) -> int | None:
+    """The layout of a simulated recording's first episode; `record_twin.py` and older ones have it under `sim`."""
+    settings = info.get("simulation", info.get("sim"))
+    return settings.get("seed", settings.get("seed0")) if isinstance(settings, dict) else None
 
 
 def _glide_to(robot, target: np.ndarray) -> None:
