@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lerobot.common.inference_server import wire
 from lerobot.common.inference_server.server import PolicyServer
-from lerobot.common.inference_server.zeromq import make_context
+from lerobot.common.inference_server.zeromq import import_zmq, make_context
+from lerobot.common.utils.utils import run_command
 
 JOINTS, FPS = 6, 30
 LONGEST_S = 60.0  # that a server may take to say anything
@@ -90,11 +91,14 @@ class ServerProcess:
         self.address = self._line()
 
     def _line(self) -> str:
-        """What it says next; RuntimeError if it says nothing for a minute."""
+        """What it says next; ConnectionError if it says nothing for a minute, or has ended."""
         if not select.select([self.process.stdout], [], [], LONGEST_S)[0]:
             self.kill()
-            raise RuntimeError(f"The server said nothing for {LONGEST_S} s.")
-        return self.process.stdout.readline().strip()
+            raise ConnectionError(f"The server said nothing for {LONGEST_S} s.")
+        if not (line := self.process.stdout.readline()):
+            code = self.process.wait(LONGEST_S)
+            raise ConnectionError(f"The server's process ended with code {code}; what it said stands above.")
+        return line.strip()
 
     def ask(self) -> list[int]:
         """Resident KiB, refused messages, planned chunks."""
@@ -297,7 +301,12 @@ def main() -> None:
     words.add_argument("--jpeg_quality", type=int, default=90)
     words.add_argument("--port", type=int, default=0)
     words.add_argument("--cameras", type=int, default=1)
-    args = words.parse_args()
+    run_command(lambda: run(words.parse_args()))
+
+
+def run(args: argparse.Namespace) -> None:
+    """One of the measurements, or the server's process."""
+    import_zmq()  # its absence is told once, before a second process would tell it too
     if args.what == "serve":
         serve(args.port, CAMERAS if args.cameras else {})
     elif args.what == "loop":

@@ -46,12 +46,13 @@ class Run:
         config = EnvelopeConfig()
         limits = JointLimits.of_arm(["a", "b"], [-90.0] * 2, [90.0] * 2, config)
         self.envelope, self.planner, self.ticks = SafetyEnvelope(limits, 1 / FPS, config), Scripted(), 0
+        self.set_by = 0.0  # seconds that the clock was set by
         self.envelope.engage([0.0, 0.0])
         robot = SimpleNamespace(envelopes={"main": self.envelope}, envelope_config=config, clock=self)
         self.runner = RemoteRunner(robot, ChunkPlayer(self.planner, "sync", FPS, 3), land_after_s)
 
     def now(self) -> float:
-        return self.ticks / FPS
+        return self.ticks / FPS + self.set_by
 
     def tick(self) -> np.ndarray:
         self.ticks += 1
@@ -94,6 +95,30 @@ def test_without_chunks_the_run_ends_after_the_time_allowed_and_not_before():
         run.tick()
         run.tick()
     assert FPS <= run.planner.failures <= FPS + 2
+
+
+def test_a_clock_that_is_set_back_does_not_put_off_the_landing():
+    run = Run(land_after_s=1.0)
+    run.planner.value = 5.0
+    run.tick()
+    run.planner.lost = True
+    before = [run.tick() for _ in range(3)][-1]  # two more actions are left, then it is held
+    run.set_by = -3600.0
+    held = [run.tick() for _ in range(FPS - 2)]
+    assert np.abs(np.diff([before, *held], axis=0)).max() * FPS < 360 and (held[5] == held[-1]).all()
+    with pytest.raises(ServerError, match="landed"):
+        for _ in range(5):
+            run.tick()
+    assert run.runner.report()["player"]["clock_jumps"] == 1
+
+
+def test_after_a_clock_that_was_set_forward_the_arm_goes_on_slowly():
+    run = Run()
+    run.planner.value = 10.0
+    before = [run.tick() for _ in range(30)][-1]
+    run.set_by, run.planner.value = 3600.0, 60.0
+    moving = [run.tick() for _ in range(20)]
+    assert np.abs(np.diff([before, *moving], axis=0)).max() <= 45 / FPS * 1.01 and moving[-1][0] > 15
 
 
 def test_a_run_that_never_gets_a_chunk_ends_too():

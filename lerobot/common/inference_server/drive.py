@@ -96,24 +96,31 @@ class RemoteRunner:
     def __init__(self, robot, player: ChunkPlayer, land_after_s: float):
         self.robot, self.player, self.land_after_s = robot, player, land_after_s
         self.budget = player.planner.budget
-        self._moved: float | None = None  # when the last action of a chunk was sent
+        self._now: float | None = None
+        self._gap = 0.0  # seconds since the last action of a chunk was sent
 
     def act(self, observation: dict[str, torch.Tensor], _task: str) -> torch.Tensor | None:
         """The next action (A,); None while there is none: the arm is held."""
         self.player.planner.remote.observe(observation)
         now, held = self.robot.clock.now(), self.player.held
-        self._moved = now if self._moved is None else self._moved
         action = self.player.step(observation, now)
-        gap = now - self._moved
+        self._gap += self._passed(now)
         if self.player.held == held and action is not None:
-            if gap > self.robot.envelope_config.hold_after_s:
+            if self._gap > self.robot.envelope_config.hold_after_s:
                 for envelope in self.robot.envelopes.values():
                     envelope.start_slowly()
-            self._moved = now
+            self._gap = 0.0
             return action
-        if gap > self.land_after_s:
-            raise ServerError(f"No chunk came for {gap:.1f} s (--land_after_s={self.land_after_s}): the arm is landed.")
+        if self._gap > self.land_after_s:
+            raise ServerError(
+                f"No chunk came for {self._gap:.1f} s (--land_after_s={self.land_after_s}): the arm is landed."
+            )
         return None
+
+    def _passed(self, now: float) -> float:
+        """Seconds since the last tick; a clock that was set back must not put off the landing."""
+        last, self._now = self._now, now
+        return 0.0 if last is None else now - last if now > last else 1 / self.player.fps
 
     def report(self) -> dict[str, Any]:
         """What the player, the connection and the stages say."""
