@@ -71,6 +71,16 @@ def test_without_a_network_the_upload_waits_in_the_queue(make_config, dataset_ro
     assert "model.safetensors" in hub.repositories["me/grasper"] and not list((tmp_path / "queue").iterdir())
 
 
+def test_where_nothing_can_be_queued_the_upload_is_tried_at_once(hub, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    (tmp_path / "model").mkdir()
+    queue = tmp_path / "file" / "queue"
+    assert publish.publish(tmp_path / "model", "me/grasper", queue=queue) == "https://hub/me/grasper"
+    hub.offline = True
+    assert publish.publish(tmp_path / "model", "me/other", queue=queue) is None
+    assert f"push_pretrained.py --repo_id=me/other --pretrained_path={tmp_path / 'model'}" in caplog.text
+
+
 def test_a_queued_folder_that_is_gone_is_dropped(hub, tmp_path, caplog):
     (tmp_path / "queue").mkdir()
     job = {"repo_id": "me/gone", "folder": str(tmp_path / "gone"), "private": None}

@@ -19,7 +19,7 @@ from lerobot.common.utils.io_utils import read_json, write_json
 QUEUE = HF_LEROBOT_HOME / "upload_queue"
 STAGE_NAME = "hub"
 CARD_NAME = "README.md"
-HOW_TO_PUSH = "python lerobot/scripts/push_pretrained.py --pending=true"
+PUSH = "python lerobot/scripts/push_pretrained.py"
 
 
 def stage(output_dir: Path, checkpoint: Path, card: str, extras: tuple[str, ...]) -> Path:
@@ -34,10 +34,18 @@ def stage(output_dir: Path, checkpoint: Path, card: str, extras: tuple[str, ...]
 
 
 def publish(folder: Path, repo_id: str, private: bool | None = None, queue: Path | None = None, api=None) -> str | None:
-    """Upload a folder; without a network or rights it is queued and None is returned. Queued ones go first."""
+    """Upload a folder; without a network or rights it is queued and None is returned. Queued ones go first.
+
+    Where the queue cannot be written (a read-only home) the folder is uploaded at once, or a warning says how to.
+    """
     queue = queue or QUEUE
     entry = queue / f"{datetime.now():%Y%m%d-%H%M%S}-{repo_id.replace('/', '_')}.json"
-    write_json({"repo_id": repo_id, "folder": str(folder.resolve()), "private": private}, entry)
+    job = {"repo_id": repo_id, "folder": str(folder.resolve()), "private": private}
+    try:
+        write_json(job, entry)
+    except OSError as e:
+        logging.warning("Uploads cannot be queued (%s); HF_LEROBOT_HOME can point to a folder that is writable.", e)
+        return _try_upload(job, api, f"Later: {PUSH} --repo_id={repo_id} --pretrained_path={job['folder']}")
     return push_pending(queue, api).get(repo_id)
 
 
@@ -50,14 +58,19 @@ def push_pending(queue: Path | None = None, api=None) -> dict[str, str]:
             logging.warning("%s was queued for %s and is gone; the entry is dropped.", job["folder"], job["repo_id"])
             entry.unlink()
             continue
-        try:
-            done[job["repo_id"]] = upload(job, api)
-        except (OSError, HfHubHTTPError, OfflineModeIsEnabled) as e:
-            reason = " ".join(str(e).split())[:200]
-            logging.warning("%s was not uploaded (%s). It is queued: %s", job["repo_id"], reason, HOW_TO_PUSH)
-            continue
-        entry.unlink()
+        address = _try_upload(job, api, f"It is queued: {PUSH} --pending=true")
+        if address:
+            done[job["repo_id"]] = address
+            entry.unlink()
     return done
+
+
+def _try_upload(job: dict[str, Any], api, otherwise: str) -> str | None:
+    try:
+        return upload(job, api)
+    except (OSError, HfHubHTTPError, OfflineModeIsEnabled) as e:
+        logging.warning("%s was not uploaded (%s). %s", job["repo_id"], " ".join(str(e).split())[:200], otherwise)
+        return None
 
 
 def upload(job: dict[str, Any], api=None) -> str:
