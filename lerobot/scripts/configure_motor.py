@@ -20,6 +20,7 @@ from lerobot.common.robot_devices.motors.dynamixel_port import DynamixelPort
 from lerobot.common.utils.utils import run_command
 
 SCANNED_IDS = range(1, 10)
+MOST_ID = 252
 
 
 def find_motor(port: DynamixelPort) -> tuple[int, int]:
@@ -30,7 +31,9 @@ def find_motor(port: DynamixelPort) -> tuple[int, int]:
         found += [(rate, motor) for motor in SCANNED_IDS if port.ping(motor, tries=1) is not None]
         if found:
             break
-    if len(found) != 1:
+    if not found:
+        raise OSError(f"No motor answers on '{port.path}' at any rate: is its power on, and its id one of 1 to 9?")
+    if len(found) > 1:
         raise OSError(f"{len(found)} motors answer ({found}), expected one: connect only the motor to be configured.")
     port.set_baud_rate(found[0][0])
     return found[0]
@@ -40,6 +43,8 @@ def configure_motor(path: str, model: str, motor: int, baud_rate: int = DEFAULT_
     """Set id and baud rate of the one motor on a port, and read both back; OSError, ValueError."""
     if baud_rate not in BAUD_RATES:
         raise ValueError(f"--baudrate={baud_rate}: expected one of {', '.join(map(str, BAUD_RATES))}.")
+    if not 0 <= motor <= MOST_ID:
+        raise ValueError(f"--ID={motor}: expected 0 to {MOST_ID}.")
     port = DynamixelPort(path, DEFAULT_BAUD_RATE)
     port.open()
     try:

@@ -317,3 +317,26 @@ def test_a_screen_that_was_asked_for_and_is_not_there_is_one_message(monkeypatch
         check_gl(SimpleNamespace(GLContext=context))
     monkeypatch.setenv("DISPLAY", ":0")
     check_gl(SimpleNamespace(GLContext=context))
+
+
+def test_the_environment_takes_what_its_description_says():
+    gymnasium = pytest.importorskip("gymnasium")
+    pytest.importorskip("gym_koch")
+    env = gymnasium.make("gym_koch/KochPickPlaceState-v0", control_mode="absolute", shadows=False)
+    _, first = env.reset(seed=3)
+    _, again = env.reset(seed=4, options={"cube_pose": first["cube_pose"]})
+    np.testing.assert_allclose(again["cube_pose"][:3], first["cube_pose"][:3], atol=1e-9)
+    mass = env.unwrapped.world.model.body_mass.copy()
+    env.reset(seed=3, options={"randomization": "full"})
+    assert (env.unwrapped.world.model.body_mass != mass).any()
+    _, plain = env.reset(seed=3, options={"randomization": "none"})
+    np.testing.assert_array_equal(env.unwrapped.world.model.body_mass, mass)
+    assert plain["joint_limit_hits"] == plain["self_collisions"] == 0
+    for _ in range(20):
+        info = env.step(env.action_space.high)[-1]
+    assert info["joint_limit_hits"] > 0
+    with pytest.raises(ValueError, match="cube_pose"):
+        env.reset(options={"cube_pose": [0.1, 0.2]})
+    with pytest.raises(ValueError, match="control_mode"):
+        gymnasium.make("gym_koch/KochPickPlaceState-v0", control_mode="delta")
+    env.close()

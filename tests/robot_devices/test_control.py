@@ -18,9 +18,9 @@ from lerobot.common.checks.robot import check_actions
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.common.policies.act.modeling_act import ACTPolicy
 from lerobot.common.policies.factory import make_pre_post_processors
-from lerobot.common.robot_devices import control_utils, recording
+from lerobot.common.robot_devices import control_utils, recording, viewer
 from lerobot.common.robot_devices.cameras.base import StaleFrameError
-from lerobot.common.robot_devices.control_configs import parse_control
+from lerobot.common.robot_devices.control_configs import TeleoperateControlConfig, parse_control
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 from lerobot.common.robot_devices.preflight import Plan, preflight
 from lerobot.common.robot_devices.robots.configs import JOINTS
@@ -200,19 +200,26 @@ def test_the_operator_of_the_simulated_leader_waits_for_a_follower_that_lags(rob
     assert np.abs(robot.leader_positions()["main"] - waiting).max() > 30
 
 
-def test_the_viewer_is_opened_on_a_desktop_and_its_absence_is_told(robot, monkeypatch, caplog):
+def test_the_viewer_is_opened_on_a_desktop_or_elsewhere_and_its_absence_is_told(robot, monkeypatch, caplog):
     rerun = pytest.importorskip("rerun")
-    spawned, logged = [], []
-    monkeypatch.setattr(rerun, "spawn", lambda **options: spawned.append(options))
+    opened, logged = [], []
+    monkeypatch.setattr(rerun, "spawn", lambda **options: opened.append("here"))
+    monkeypatch.setattr(rerun, "connect_grpc", lambda url: opened.append(url))
     monkeypatch.setattr(rerun, "log", lambda name, *_, **__: logged.append(name))
     monkeypatch.setattr(control_utils, "has_desktop", lambda: True)  # pynput is not needed to see something
     control_utils.control_loop(robot, 1 / 30, display_data=True, fps=30)
-    assert len(spawned) == 1 and logged == [f"sent_action_{joint}" for joint in range(6)]
+    sent, state = ([f"{name}_{joint}" for joint in range(6)] for name in ("sent_action", "observation.state"))
+    assert opened == ["here"] and logged == sent + state
     monkeypatch.setattr(control_utils, "has_desktop", lambda: False)
     control_utils.control_loop(robot, 1 / 30, display_data=True, fps=30)
-    monkeypatch.setattr(recording, "has_desktop", lambda: False)
-    recording._check_viewer(True)
-    assert len(spawned) == 1 and caplog.text.count("nothing is shown") == 1
+    monkeypatch.setattr(viewer, "has_desktop", lambda: False)
+    assert viewer.open_viewer("teleop", TeleoperateControlConfig(display_data=True)) is None
+    assert len(opened) == 1 and caplog.text.count("nothing is shown") == 1
+    there = TeleoperateControlConfig(display_data=True, display_ip="10.0.0.7", display_port=9876)
+    control_utils.control_loop(robot, 1 / 30, display_data=viewer.open_viewer("teleop", there), fps=30)
+    assert opened[1:] == ["rerun+http://10.0.0.7:9876/proxy"] and logged == 2 * (sent + state)
+    with pytest.raises(ValueError, match="both --control.display_ip and"):
+        viewer.open_viewer("teleop", TeleoperateControlConfig(display_data=True, display_ip="10.0.0.7"))
 
 
 def test_a_viewer_that_is_not_installed_is_told_before_anything_is_opened(monkeypatch):

@@ -14,6 +14,7 @@ from lerobot.common.checks.robot import check_calibration, check_health, check_m
 from lerobot.common.robot_devices.motors.calibration import save_calibration
 from lerobot.common.robot_devices.motors.configs import DynamixelMotorsBusConfig
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
+from lerobot.common.robot_devices.robots.arm_setup import undo_slipped_turns
 from lerobot.common.robot_devices.robots.configs import FOLLOWER_MODELS, koch_motors
 from lerobot.common.robot_devices.robots.dynamixel_calibration import calibration_from_poses, run_arm_calibration
 from lerobot.common.robot_devices.utils import RobotDeviceAlreadyConnectedError, RobotDeviceNotConnectedError
@@ -66,6 +67,41 @@ def test_homing_offsets_in_the_motors_are_compared_with_the_calibration(arm, tmp
     save_calibration(calibration_from_poses(list(arm.motors), np.zeros(6, int), np.full(6, 1024)), path)
     (finding,) = check_calibration("main_follower", path, arm)
     assert (finding.code, finding.severity) == ("robot.calibration.shifted", "warning")
+
+
+def test_directions_in_the_motors_are_compared_with_the_calibration(arm, tmp_path):
+    """LeRobot 0.4 lets the leader's elbow count backwards; a motor from the factory would mirror that joint."""
+    newer = {"homing_offset": 0, "range_min": 100, "range_max": 3000}
+    path = tmp_path / "arm.json"
+    entries = {n: {"id": i + 1, "drive_mode": int(n == "elbow_flex"), **newer} for i, n in enumerate(arm.motors)}
+    path.write_text(json.dumps(entries))
+    (finding,) = check_calibration("main_leader", path, arm)
+    assert finding.severity == "error" and "directions" in finding.message and "'elbow_flex': 0" in finding.message
+    arm.servos[2].set("Drive_Mode", 1)
+    assert not check_calibration("main_leader", path, arm)
+    save_calibration(calibration_from_poses(list(arm.motors), np.zeros(6, int), np.full(6, 1024)), path)
+    (finding,) = check_calibration("main_leader", path, arm)
+    assert finding.severity == "warning" and "count backwards {'elbow_flex': 1}" in finding.message
+
+
+@pytest.mark.parametrize("mode", ["RANGE_M100_100", "DEGREES", "LINEAR"])
+@pytest.mark.parametrize("turns", [-1, 0, 2])
+def test_a_slipped_turn_is_seen_in_every_kind_of_calibration(arm, mode, turns):
+    """A range cuts off what lies beyond it: a joint that is a turn away would read as being at its end."""
+    count = len(arm.motors)
+    plain = {"homing_offset": [0] * count, "drive_mode": [1] * count, "motor_names": list(arm.motors)}
+    ends = {"start_pos": [1000] * count, "end_pos": [3000] * count, "calib_mode": [mode] * count}
+    arm.set_calibration({**plain, **ends})
+    arm.servos[1].shaft = 2500.0
+    arm.servos[1].sense()
+    before = arm.read("Present_Position")
+    arm.servos[1].slip(turns)
+    undo_slipped_turns("main_follower", arm)
+    np.testing.assert_array_equal(arm.read("Present_Position"), before)
+    arm.servos[1].shaft += 1800
+    arm.servos[1].sense()
+    with pytest.raises(ConnectionError, match=r"outside of its range by {'shoulder_lift': 70\.0} degrees"):
+        undo_slipped_turns("main_follower", arm)
 
 
 def test_torque_on_keeps_the_pose_and_disconnect_switches_it_off(arm):

@@ -85,3 +85,11 @@ def test_letters_typed_in_another_window_steer_nothing(monkeypatch):
     assert not any(events.values())
     keys._listener.on_press(SimpleNamespace(name="left"))
     assert events["rerecord_episode"]
+
+
+def test_where_a_desktop_hides_its_keys_they_are_taken_from_the_terminal(monkeypatch):
+    for name, value in (("DISPLAY", ":0"), ("WAYLAND_DISPLAY", "wayland-0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(keyboard, "is_headless", lambda: pytest.fail("asked for keys that do not come"))
+    monkeypatch.setattr(keyboard, "has_terminal", lambda: False)
+    assert keyboard.init_keyboard_listener()[0] is None

@@ -50,6 +50,7 @@ def test_the_other_commands():
         translate("replay", ["--robot.type=koch_sim", "--dataset.repo_id=a/b", "--dataset.episode=3"])
     )
     assert (replay.control.repo_id, replay.control.episode) == ("a/b", 3)
+    assert not any("fps" in flag for flag in translate("replay", [SIM, "--dataset.fps=10"])), "at its own rate"
 
 
 def test_other_arms_are_refused():
@@ -89,6 +90,8 @@ def test_units_and_the_leaders_gripper(tmp_path):
     flags = [SIM, "--robot.use_degrees=true", "--teleop.type=koch_sim", "--teleop.gripper_open_pos=50"]
     config = parse_control(translate("teleoperate", flags)).robot
     assert config.use_degrees and config.gripper_open_pos == 50
+    assert parse_control(translate("record", RECORD)).robot.gripper_open_pos == 50, "as newer leaders rest"
+    assert parse_control(translate("record", [*RECORD, "--teleop.gripper_open_pos=20"])).robot.gripper_open_pos == 20
     with pytest.raises(ValueError, match="gripper_open_pos=101"):
         parse_control(translate("teleoperate", [SIM, "--teleop.gripper_open_pos=101"]))
 
@@ -99,8 +102,11 @@ def test_what_cannot_be_switched_off_is_refused_and_the_rest_is_named(caplog):
         translate("replay", [SIM, "--robot.disable_torque_on_disconnect=false"])
     with pytest.raises(ValueError, match="display_mode=foxglove"):
         translate("teleoperate", [SIM, "--display_mode=foxglove"])
-    translate("record", [SIM, "--dataset.no_stamp=true", "--dataset.encoder_threads=2"])
-    assert "no_stamp has no effect" in caplog.text and "encoder_threads has no effect" in caplog.text
+    translate("record", [SIM, "--dataset.no_stamp=true", "--dataset.encoder_threads=2", "--dataset.rgb_encoder.crf=30"])
+    for name in ("no_stamp", "encoder_threads", "rgb_encoder.crf"):
+        assert f"{name} has no effect" in caplog.text
+    shown = parse_control(translate("teleoperate", [SIM, "--display_ip=robot.lan", "--display_port=9876"])).control
+    assert (shown.display_ip, shown.display_port) == ("robot.lan", 9876)
 
 
 def test_a_turned_camera_has_the_size_that_newer_releases_mean(caplog):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lerobot.common.robot_devices.motors.control_table import CONTROL_TABLE
+from lerobot.common.robot_devices.simulation.faults import inject
 from lerobot.common.robot_devices.simulation.packets import (
     PING,
     READ,
@@ -187,3 +188,36 @@ def test_a_load_held_too_long_or_too_hot_ends_in_a_shutdown():
     warm.celsius, warm.load = 72.5, 0.7
     warm.tick(0.1)
     assert not warm.torque and warm.get("Hardware_Error_Status") == 1 << 2 and warm.get("Present_Temperature") == 72
+
+
+def test_a_reversed_servo_counts_backwards_and_keeps_the_sign_of_its_offset():
+    servo = Servo(1, "xl330-m077", shaft=100.0)
+    servo.set("Operating_Mode", 4)
+    servo.set("Homing_Offset", 10)
+    servo.set("Drive_Mode", 1)
+    servo.sense()
+    assert servo.get("Present_Position") == -90
+    servo.write(64, b"\x01")
+    servo.write(116, (-190).to_bytes(4, "little", signed=True))
+    servo.tick(1.0)
+    assert servo.shaft == 200.0 and servo.get("Present_Position") == -190
+    servo.reboot()
+    assert servo.get("Present_Position") == (-200) % 4096 + 10
+
+
+def test_a_blocked_servo_stays_and_overloads_and_a_noisy_one_trembles():
+    servo = Servo(1, "xl330-m288", shaft=1000.0)
+    inject(servo, "stuck")
+    servo.write(64, b"\x01")
+    servo.write(116, (2000).to_bytes(4, "little"))
+    for _ in range(30):
+        servo.tick(0.1)
+    assert servo.shaft == 1000.0 and servo.get("Hardware_Error_Status") == 1 << 5 and not servo.torque
+    inject(servo, "noise", 3)
+    read = set()
+    for _ in range(100):
+        servo.sense()
+        read.add(servo.get("Present_Position"))
+    assert read == set(range(997, 1004))
+    with pytest.raises(ValueError, match="expected one of vanish"):
+        inject(servo, "rust")

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+from itertools import chain, repeat
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,8 +18,9 @@ pytest.importorskip("mujoco")
 pytest.importorskip("dynamixel_sdk")
 
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.common.robot_devices import recording
+from lerobot.common.robot_devices import episodes, recording
 from lerobot.common.robot_devices.control_configs import parse_control
+from lerobot.common.robot_devices.keyboard import new_events
 from lerobot.common.robot_devices.robots.koch_sim import KochSimRobot
 from lerobot.common.robot_devices.robots.manipulator import ManipulatorRobot
 from tests.kill import REPO
@@ -43,7 +46,7 @@ class HandResetRobot(KochSimRobot):
     reset_scene = property(lambda self: object.__getattribute__(self, "no_such_attribute"))
 
 
-def record(root, monkeypatch, keys: list[str], episodes: int = 1) -> list[int]:
+def record(root, monkeypatch, keys: list[str], count: int = 1) -> list[int]:
     """Record while `keys` are pressed, one per time to reset; how many episodes were on disk then."""
     on_disk = []
 
@@ -52,8 +55,8 @@ def record(root, monkeypatch, keys: list[str], episodes: int = 1) -> list[int]:
         events["rerecord_episode"] = "left" in (pressed := keys.pop(0))
         events["stop_recording"] |= "escape" in pressed
 
-    monkeypatch.setattr(recording, "reset_environment", reset)
-    cfg = parse_control([*FLAGS, f"--control.root={root}", f"--control.num_episodes={episodes}"])
+    monkeypatch.setattr(episodes, "reset_environment", reset)
+    cfg = parse_control([*FLAGS, f"--control.root={root}", f"--control.num_episodes={count}"])
     recording.record(HandResetRobot(cfg.robot), cfg.control)
     return on_disk
 
@@ -65,43 +68,73 @@ def reports(root) -> list[int]:
 
 def test_an_episode_is_on_disk_before_the_reset_and_left_takes_it_back(tmp_path, monkeypatch):
     root = tmp_path / "cubes"
-    assert record(root, monkeypatch, ["", "left", ""], episodes=3) == [1, 2, 2]
+    assert record(root, monkeypatch, ["", "left", ""], count=3) == [1, 2, 2]
     dataset = LeRobotDataset("me/cubes", root=root)
     assert (dataset.num_episodes, len(dataset)) == (3, 18) and reports(root) == [0, 1, 2]
 
 
 def test_escape_in_the_reset_keeps_the_episode_and_stops(tmp_path, monkeypatch):
     root = tmp_path / "cubes"
-    assert record(root, monkeypatch, ["escape"], episodes=5) == [1]
+    assert record(root, monkeypatch, ["escape"], count=5) == [1]
     assert LeRobotDataset("me/cubes", root=root).num_episodes == 1
 
 
 def test_an_error_in_the_reset_does_not_lose_the_episode(tmp_path, monkeypatch):
     root = tmp_path / "cubes"
     with pytest.raises(IndexError):
-        record(root, monkeypatch, [], episodes=2)
+        record(root, monkeypatch, [], count=2)
     assert LeRobotDataset("me/cubes", root=root).num_episodes == 1
 
 
 def test_the_only_episode_can_be_taken_back(tmp_path, monkeypatch):
     root = tmp_path / "cubes"
-    assert record(root, monkeypatch, ["left", ""], episodes=2) == [1, 1]
+    assert record(root, monkeypatch, ["left", ""], count=2) == [1, 1]
     assert LeRobotDataset("me/cubes", root=root).num_episodes == 2
+
+
+@pytest.mark.parametrize(("key", "expected"), [("left", [0, 1]), ("", [0, 1])])
+def test_the_coachs_advice_can_be_followed_where_the_scene_puts_itself_back(tmp_path, monkeypatch, key, expected):
+    root, asked, advice = tmp_path / "cubes", [], chain(["redo"], repeat("keep"))
+    events = new_events()
+
+    def press(events, seconds):
+        asked.append((seconds, len(reports(root))))
+        events["rerecord_episode"] = key == "left"
+
+    monkeypatch.setattr(recording, "init_keyboard_listener", lambda: (SimpleNamespace(stop=lambda: None), events))
+    monkeypatch.setattr(episodes, "wait_for_key", press)
+    monkeypatch.setattr(
+        episodes.EpisodeReport, "advice", property(lambda self: self.__dict__.setdefault("a", next(advice)))
+    )
+    cfg = parse_control([*FLAGS, f"--control.root={root}", "--control.num_episodes=2", "--control.reset_time_s=4"])
+    recording.record(KochSimRobot(cfg.robot), cfg.control)
+    assert asked == [(4.0, 1)] and reports(root) == expected
+    lines = (tmp_path / "cubes.control_report.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seed"] for line in lines] == [0, 1], "again means the same layout"
+
+
+def test_without_keys_nobody_is_asked(tmp_path, monkeypatch):
+    root = tmp_path / "cubes"
+    monkeypatch.setattr(episodes, "wait_for_key", lambda *_: pytest.fail("waited for a key that nobody can press"))
+    monkeypatch.setattr(episodes.EpisodeReport, "advice", "redo")
+    cfg = parse_control([*FLAGS, f"--control.root={root}", "--control.num_episodes=2"])
+    recording.record(KochSimRobot(cfg.robot), cfg.control)
+    assert reports(root) == [0, 1]
 
 
 RECORD_ON_REAL_PORTS = """
     import sys
-    from lerobot.common.robot_devices import recording
+    from lerobot.common.robot_devices import episodes
     from lerobot.common.robot_devices.robots.utils import make_robot
     from lerobot.common.robot_devices.simulation.twin_process import TwinProcess
     from lerobot.common.robot_devices.control_configs import parse_control
     from lerobot.scripts.control_robot import control_robot
     twin, calibrated = TwinProcess(leader="hold"), make_robot("koch_sim", cameras={})
-    reset = recording.reset_environment
+    reset = episodes.reset_environment
     def told(*args):
         print("reset begins", flush=True)
         reset(*args)
-    recording.reset_environment = told
+    episodes.reset_environment = told
     control_robot(parse_control([*sys.argv[1:], f"--robot.follower_port={twin.ports[0]}",
         f"--robot.leader_port={twin.ports[1]}", f"--robot.calibration_dir={calibrated.calibration_dir}"]))
 """

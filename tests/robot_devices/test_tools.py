@@ -11,6 +11,7 @@ from lerobot.common.robot_devices.simulation.pty_server import ServoThread
 from lerobot.common.robot_devices.simulation.servo import Servo
 from lerobot.scripts.configure_motor import configure_motor
 from lerobot.scripts.find_motors_bus_port import find_port
+from lerobot.scripts.koch_sim_bus import SimulatedPair, write_calibrations
 from lerobot.scripts.lerobot_setup_motors import parse, setup_motors
 
 needs_sdk = pytest.mark.skipif(find_spec("dynamixel_sdk") is None, reason="the extra koch is not installed")
@@ -85,3 +86,34 @@ def test_the_port_that_goes_away_is_the_arm():
     assert find_port(lambda _: None, lambda: plugged.pop(0)) == "/dev/a"
     with pytest.raises(OSError, match="0 ports"):
         find_port(lambda _: None, lambda: ["/dev/b"])
+
+
+@needs_sdk
+def test_an_id_that_no_motor_can_have_is_refused():
+    with pytest.raises(ValueError, match="--ID=300: expected 0 to 252"):
+        configure_motor("/dev/nothing", "xl330-m288", 300)
+
+
+@needs_sdk
+def test_the_pair_behind_two_devices_is_moved_and_broken_by_typed_lines(tmp_path):
+    from lerobot.common.robot_devices.robots.utils import make_robot
+
+    pair = SimulatedPair()
+    try:
+        write_calibrations(tmp_path)
+        ports = {f"{arm}_port": port for arm, port in pair.ports.items()}
+        robot = make_robot("koch", cameras={}, calibration_dir=str(tmp_path), supervise=False, **ports)
+        robot.open()
+        assert not robot.check()
+        pair.command("leader.wrist_flex.vanish")
+        pair.command("follower.gripper.volts=6.5")
+        found = {finding.code for finding in robot.check()}
+        assert found == {"robot.motor.missing", "robot.motor.voltage"}
+        robot.load_calibrations()
+        pair.command("rotated\n")
+        assert robot.follower_positions() == pytest.approx([90.0] * 6, abs=0.1)
+        robot.disconnect()
+        with pytest.raises(ValueError, match="expected ARM.JOINT.FAULT"):
+            pair.command("gripper")
+    finally:
+        pair.close()

@@ -129,7 +129,7 @@ def check_calibration(arm: str, path: Path, bus) -> list[Finding]:
         calibration = load_calibration(path, bus.motors)
     except ValueError as e:
         return [Finding("robot.calibration.broken", "error", str(e), where, fix=fix)]
-    found = _check_offsets(arm, bus, calibration, where, fix) if bus.is_connected else []
+    found = _check_memory(arm, bus, calibration, where, fix) if bus.is_connected else []
     days = (time.time() - path.stat().st_mtime) / DAY_S
     if days > OLD_CALIBRATION_DAYS:
         text = f"{arm} was calibrated {days:.0f} days ago."
@@ -137,28 +137,39 @@ def check_calibration(arm: str, path: Path, bus) -> list[Finding]:
     return found
 
 
-def _check_offsets(arm: str, bus, calibration: dict[str, list], where: Where, fix: str) -> list[Finding]:
-    """Whether the motors hold the homing offsets of a newer file; an older one knows nothing of them."""
+def _check_memory(arm: str, bus, calibration: dict[str, list], where: Where, fix: str) -> list[Finding]:
+    """Whether the motors hold the offsets and directions of a newer file; an older one knows nothing of them."""
     from lerobot.common.robot_devices.motors.calibration import DEGREE, LINEAR
 
     try:
-        stored = dict(zip(bus.motor_names, bus.read("Homing_Offset").tolist(), strict=True))
+        offsets = dict(zip(bus.motor_names, bus.read("Homing_Offset").tolist(), strict=True))
+        reversed_ = dict(zip(bus.motor_names, (bus.read("Drive_Mode") & 1).tolist(), strict=True))
     except ConnectionError:
         return []  # told by the check of the motors
     rows = {name: i for i, name in enumerate(calibration["motor_names"])}
-    legacy = {name: calibration["calib_mode"][rows[name]] in (DEGREE, LINEAR) for name in stored}
-    wrong = {n: v for n, v in stored.items() if not legacy[n] and v != calibration["homing_offset"][rows[n]]}
+    legacy = {name: calibration["calib_mode"][rows[name]] in (DEGREE, LINEAR) for name in offsets}
+
+    def differing(stored: dict[str, int], key: str) -> dict[str, int]:
+        return {n: v for n, v in stored.items() if not legacy[n] and v != calibration[key][rows[n]]}
+
     found = []
-    if wrong:
-        text = f"{arm}: the motors store other homing offsets than the calibration file: {wrong}."
-        fix = f"write the file to the motors with the program that made it (lerobot-calibrate, Enter), or {fix}"
-        found.append(Finding("robot.calibration.motors", "error", text, where, {"stored": wrong}, fix))
-    shifted = {name: value for name, value in stored.items() if legacy[name] and value}
-    if shifted:
-        text = f"{arm}: motors shift their positions by {shifted} steps, as newer releases set them."
-        evidence = {"stored": shifted}
-        fix = f"if this was done after the calibration, calibrate again: {fix}"
-        found.append(Finding("robot.calibration.shifted", "warning", text, where, evidence, fix))
+    wrong = {"homing offsets": differing(offsets, "homing_offset"), "directions": differing(reversed_, "drive_mode")}
+    for what, motors in wrong.items():
+        if motors:
+            text = f"{arm}: the motors store other {what} than the calibration file: {motors}."
+            remedy = f"write the file to the motors with the program that made it (lerobot-calibrate, Enter), or {fix}"
+            if what == "directions":
+                remedy = f"set bit 0 of Drive_Mode as the file has drive_mode (Dynamixel Wizard), or {fix}"
+            found.append(Finding("robot.calibration.motors", "error", text, where, {"stored": motors}, remedy))
+    changed = {
+        "shift their positions by {} steps": {name: value for name, value in offsets.items() if legacy[name] and value},
+        "count backwards {}": {name: value for name, value in reversed_.items() if legacy[name] and value},
+    }
+    for how, motors in changed.items():
+        if motors:
+            text = f"{arm}: motors {how.format(motors)}, as newer releases set them."
+            remedy = f"if this was done after the calibration, calibrate again: {fix}"
+            found.append(Finding("robot.calibration.shifted", "warning", text, where, {"stored": motors}, remedy))
     return found
 
 

@@ -75,6 +75,7 @@ class KochEnv(EnvConfig):
     cameras: list[str] = field(default_factory=lambda: ["laptop", "phone"])  # also "side", "top"
     observation_height: int = 480
     observation_width: int = 640
+    randomization: str = "none"  # light or full: lights, colours, camera poses, friction, masses, servo gains
 
     def __post_init__(self):
         if self.task.startswith("KochPickPlaceState"):
@@ -96,6 +97,7 @@ class KochEnv(EnvConfig):
             cameras=tuple(self.cameras),
             observation_height=self.observation_height,
             observation_width=self.observation_width,
+            randomization=self.randomization,
         )
 
 

@@ -12,13 +12,14 @@ from lerobot.common.checks.finding import Finding
 from lerobot.common.checks.match import check_match
 from lerobot.common.checks.robot import check_policy_fits, check_task
 from lerobot.common.constants import ACTION, OBS_STATE
+from lerobot.common.robot_devices.robots.arm_setup import mechanical_range
 
 TOLD_BY_FIT = ("match.cameras", "match.channels", "match.aspect", "match.size", "match.missing")
 
 
 def describe_robot(robot, fps: float) -> dict:
     """The `robot` field of a hello, of an open robot whose calibration is read."""
-    bounds = [robot._mechanical(bus) for bus in robot.follower_arms.values()]
+    bounds = [mechanical_range(bus) for bus in robot.follower_arms.values()]
     low, high = (np.concatenate([pair[side] for pair in bounds]).tolist() for side in (0, 1))
     return {
         "type": robot.robot_type,

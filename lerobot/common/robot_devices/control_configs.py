@@ -39,6 +39,9 @@ class TeleoperateControlConfig(ControlConfig):
     fps: int | None = None  # empty: as fast as it goes
     teleop_time_s: float | None = None  # empty: until Ctrl-C
     display_data: bool = False  # show everything in rerun
+    display_ip: str | None = None  # machine of a viewer that runs already; empty: one is opened here
+    display_port: int | None = None  # of that viewer (rerun listens at 9876)
+    display_compressed_images: bool = False  # pictures as JPEG
 
 
 @ControlConfig.register_subclass("record")
@@ -66,6 +69,9 @@ class RecordControlConfig(ControlConfig):
     num_image_writer_processes: int = 0
     num_image_writer_threads_per_camera: int = 4
     display_data: bool = False  # show everything in rerun
+    display_ip: str | None = None  # machine of a viewer that runs already; empty: one is opened here
+    display_port: int | None = None  # of that viewer (rerun listens at 9876)
+    display_compressed_images: bool = False  # pictures as JPEG
     play_sounds: bool = True
     resume: bool = False  # add to an existing dataset
 

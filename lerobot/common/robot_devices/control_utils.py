@@ -17,8 +17,8 @@ from lerobot.common.robot_devices.keyboard import has_desktop, init_keyboard_lis
 from lerobot.common.robot_devices.pace import LiveLine, Pace, log_control_info
 from lerobot.common.robot_devices.speech import log_say, say
 from lerobot.common.robot_devices.utils import busy_wait
+from lerobot.common.robot_devices.viewer import Viewer
 from lerobot.common.utils.device import mixed_precision
-from lerobot.common.utils.visualization_utils import init_rerun
 
 __all__ = [
     "busy_wait",
@@ -147,7 +147,7 @@ def control_loop(
     robot,
     control_time_s: float | None = None,
     teleoperate: bool = False,
-    display_data: bool = False,
+    display_data: bool | Viewer = False,
     dataset=None,
     events: dict[str, bool] | None = None,
     policy: PolicyRunner | None = None,
@@ -160,15 +160,17 @@ def control_loop(
     """Tick until the time is over, `events["exit_early"]` or `stop_when()`; at least one tick.
 
     With `teleoperate` the leader moves the arm, with `policy` the policy, else it holds. With `dataset` every tick is a
-    frame: the state, the pictures and the action that was really sent.
+    frame: the state, the pictures and the action that was really sent. A policy without its processors (one of
+    LeRobot 0.1, which normalises by itself) is taken as well.
     """
     if not robot.is_connected:
         robot.connect()
     _check_arguments(teleoperate, policy, dataset, single_task, fps)
     kind, events = ("teleop", new_events()) if events is None else ("record", events)
     fps = fps or (LOCKSTEP_FPS if robot.clock.lockstep else None)
+    policy = _runner(policy, robot)
     pace, line = pace or Pace(fps), LiveLine(robot, budget=policy.budget if policy else None)
-    shown = _Viewer(kind) if display_data and has_desktop() else None
+    shown = _viewer(kind, display_data)
     clock, end = robot.clock, float("inf") if control_time_s is None else control_time_s
     robot.set_rate(fps)
     robot.resume()
@@ -201,6 +203,17 @@ def control_loop(
         line.end()
         if watched and robot.is_connected:
             robot.watch(False)
+
+
+def _viewer(kind: str, wanted: bool | Viewer) -> Viewer | None:
+    """The viewer that was opened, or one that is opened now where there is a desktop."""
+    if isinstance(wanted, Viewer):
+        return wanted
+    return Viewer(kind) if wanted and has_desktop() else None
+
+
+def _runner(policy, robot) -> PolicyRunner | None:
+    return policy if policy is None or hasattr(policy, "act") else PolicyRunner(policy, None, None, robot.robot_type)
 
 
 def _patient_tick(robot, teleoperate: bool, policy: PolicyRunner | None, task: str | None, pace: Pace):
@@ -248,23 +261,6 @@ def _check_health(robot) -> float:
     if errors:
         raise ConnectionError(" ".join(errors))
     return time.monotonic()
-
-
-class _Viewer:
-    """Everything that a tick saw and sent, in rerun."""
-
-    def __init__(self, kind: str):
-        init_rerun(f"lerobot_control_loop_{kind}")
-        import rerun
-
-        self._rerun = rerun
-
-    def log(self, observation: dict, action: dict) -> None:
-        for index, value in enumerate(action["action"]):
-            self._rerun.log(f"sent_action_{index}", self._rerun.Scalars(float(value)))
-        for key, picture in observation.items():
-            if "image" in key:
-                self._rerun.log(key, self._rerun.Image(picture.numpy()))
 
 
 # --- phases of a recording ----------------------------------------------------------------------------------------

@@ -99,6 +99,12 @@ def has_desktop() -> bool:
     return bool(named) or sys.platform in ("darwin", "win32")
 
 
+def is_wayland() -> bool:
+    """Whether the desktop keeps keys from all but the window that has the focus."""
+    session = os.environ.get("XDG_SESSION_TYPE", "")
+    return bool(os.environ.get("WAYLAND_DISPLAY")) or session.lower() == "wayland"
+
+
 def has_terminal() -> bool:
     """Whether keys can be taken from the terminal; one that touched it from the background would be stopped."""
     if sys.stdin is None or not sys.stdin.isatty():
@@ -134,7 +140,7 @@ def unechoed(terminal: int | None = None):
 def init_keyboard_listener():
     """(listener or None, events): the desktop's keys, else the terminal's, else none."""
     events = new_events()
-    if has_desktop() and not is_headless():
+    if has_desktop() and not is_wayland() and not is_headless():
         return DesktopKeys(events), events
     if has_terminal():
         return TerminalKeys(events), events

@@ -30,6 +30,8 @@ ENCODING = {
     "encoder_threads": None,
 }
 
+DISPLAY = ("display_data", "display_ip", "display_port", "display_compressed_images")
+
 
 @dataclass
 class DatasetRecordConfig:
@@ -84,7 +86,6 @@ class RecordConfig:
     resume: bool = False
 
     def __post_init__(self):
-        _require_local_display(self)
         if self.policy is None and not (getattr(self.robot, "leader_arms", None) or self.robot.type == "koch_sim"):
             raise ValueError("Recording needs leader arms in `robot`, or a `policy`.")
 
@@ -92,13 +93,13 @@ class RecordConfig:
         """The same as a configuration of `control_robot.py`."""
         wanted = {k: v for k, v in vars(self.dataset).items() if k not in ENCODING and k != "rename_map"}
         wanted["root"] = _text(self.dataset.root)
-        flags = {name: getattr(self, name) for name in ("policy", "display_data", "play_sounds", "resume")}
+        flags = {name: getattr(self, name) for name in ("policy", "play_sounds", "resume", *DISPLAY)}
         return ControlPipelineConfig(self.robot, RecordControlConfig(**wanted, **flags))
 
 
 @dataclass
 class DatasetReplayConfig:
-    """Which episode is replayed."""
+    """Which episode is replayed; at its own rate, whatever `fps` says."""
 
     repo_id: str
     episode: int
@@ -116,7 +117,7 @@ class ReplayConfig:
 
     def control(self) -> ControlPipelineConfig:
         """The same as a configuration of `control_robot.py`."""
-        wanted = {**vars(self.dataset), "root": _text(self.dataset.root)}
+        wanted = {"repo_id": self.dataset.repo_id, "episode": self.dataset.episode, "root": _text(self.dataset.root)}
         return ControlPipelineConfig(self.robot, ReplayControlConfig(**wanted, play_sounds=self.play_sounds))
 
 
@@ -133,12 +134,9 @@ class TeleoperateConfig:
     display_port: int | None = None
     display_compressed_images: bool = False
 
-    def __post_init__(self):
-        _require_local_display(self)
-
     def control(self) -> ControlPipelineConfig:
         """The same as a configuration of `control_robot.py`."""
-        flags = {name: getattr(self, name) for name in ("fps", "teleop_time_s", "display_data")}
+        flags = {name: getattr(self, name) for name in ("fps", "teleop_time_s", *DISPLAY)}
         return ControlPipelineConfig(_pair(self.robot or self.teleop), TeleoperateControlConfig(**flags))
 
 
@@ -167,11 +165,6 @@ def _pair(robot: Any) -> RobotConfig:
             f"{type(robot).__name__}."
         )
     return robot
-
-
-def _require_local_display(cfg: RecordConfig | TeleoperateConfig) -> None:
-    if cfg.display_ip or cfg.display_port:
-        raise ValueError("display_ip and display_port: the viewer is opened on this machine (display_data).")
 
 
 def _text(path: str | Path | None) -> str | None:

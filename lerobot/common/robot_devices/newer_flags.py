@@ -15,7 +15,8 @@ ROBOTS = {"koch_follower": "koch", "koch": "koch", "koch_sim": "koch_sim", "koch
 LEADERS = ("koch_leader", "koch", "koch_sim")
 NEWER_FOLDERS = {"robot": "robots/koch_follower", "teleop": "teleoperators/koch_leader"}
 # Flags that stand at the top of the newer commands and belong to the control here.
-TOP_FLAGS = ("fps", "teleop_time_s", "display_data", "play_sounds", "resume")
+TOP_FLAGS = ("fps", "teleop_time_s", "display_data", "display_ip", "display_port", "display_compressed_images",
+             "play_sounds", "resume")  # fmt: skip
 PORTS = {"robot.port": "robot.follower_port", "teleop.port": "robot.leader_port"}
 CALIBRATION = ("robot.id", "teleop.id", "robot.calibration_dir", "teleop.calibration_dir")
 WITHOUT_COUNTERPART = (
@@ -25,8 +26,8 @@ WITHOUT_COUNTERPART = (
     "dataset.encoder_threads",
     "dataset.vcodec",
     "dataset.no_stamp",
-    "display_compressed_images",
 )
+ENCODERS = ("dataset.rgb_encoder.", "dataset.depth_encoder.")
 # Flags that may be given if they ask for what happens here anyway.
 ALWAYS = {"robot.disable_torque_on_disconnect": "true", "display_mode": "rerun"}
 RENAMED = {"teleop.gripper_open_pos": "robot.gripper_open_pos"}
@@ -34,6 +35,7 @@ CAMERA_WITHOUT = ("warmup_s", "backend")  # a camera is waited for anyway; OpenC
 OWN = ("control.", "envelope.", "robot.", "safety")  # flags of control_robot itself
 NEWER_ROBOT = ("robot.type", "robot.port", "robot.cameras")
 DEFAULTS = {"teleoperate": {"control.fps": "60"}, "record": {"control.fps": "30"}}
+GRIPPER_REST = {"robot.gripper_open_pos": "50"}  # of a newer leader
 
 
 def translate(command: str, argv: list[str]) -> list[str]:
@@ -46,6 +48,9 @@ def translate(command: str, argv: list[str]) -> list[str]:
         return ["--help"]
     given = dict(split_arguments(argv))
     flags = {"control.type": command, **DEFAULTS.get(command, {})}
+    flags |= GRIPPER_REST if given.get("teleop.type") == "koch_leader" else {}
+    if command == "replay" and given.pop("dataset.fps", None):
+        logging.warning("--dataset.fps has no effect here: an episode is replayed at its own rate.")
     for name, value in given.items():
         flags |= {} if name in CALIBRATION else _counterpart(name, value)
     flags |= _calibrations(command, given)
@@ -87,7 +92,7 @@ def _require_devices(command: str, given: dict[str, str]) -> None:
 
 def _counterpart(name: str, value: str) -> dict[str, str]:
     """Name and value of the flag here, or nothing for one without an effect."""
-    if name in WITHOUT_COUNTERPART:
+    if name in WITHOUT_COUNTERPART or name.startswith(ENCODERS):
         logging.warning("--%s has no effect here.", name)
         return {}
     if name in ALWAYS:

@@ -24,6 +24,7 @@ from lerobot.common.checks.robot import (
     check_units,
     recorded_units,
 )
+from lerobot.common.robot_devices.robots.arm_setup import mechanical_range
 
 MEASURE_S = 0.5  # how long the cameras' rate is measured
 MARKS = {"error": "NO", "warning": "! ", "info": "ok"}
@@ -97,7 +98,7 @@ def _envelope(robot, rows: list[tuple[str, str]]) -> list[Finding]:
 
 def _range(robot) -> tuple[np.ndarray, np.ndarray] | None:
     """Lowest and highest value of every joint of the followers, (A,) each; None while one is not calibrated."""
-    bounds = [robot._mechanical(bus) for bus in robot.follower_arms.values() if bus.calibration is not None]
+    bounds = [mechanical_range(bus) for bus in robot.follower_arms.values() if bus.calibration is not None]
     if len(bounds) < len(robot.follower_arms):
         return None
     return tuple(np.concatenate([pair[i] for pair in bounds]) for i in (0, 1))

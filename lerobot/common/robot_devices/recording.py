@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 
 from lerobot.common.checks.robot import recorded_units
 from lerobot.common.constants import HF_LEROBOT_HOME, SAFETENSORS_SINGLE_FILE
-from lerobot.common.robot_devices.coach import review_episode
 from lerobot.common.robot_devices.control_configs import (
     CalibrateControlConfig,
     RecordControlConfig,
@@ -24,23 +22,19 @@ from lerobot.common.robot_devices.control_utils import (
     control_loop,
     init_keyboard_listener,
     log_say,
-    record_episode,
-    reset_environment,
     sanity_check_dataset_name,
-    warmup_record,
 )
-from lerobot.common.robot_devices.keyboard import HINT, has_desktop
+from lerobot.common.robot_devices.episodes import Recording
+from lerobot.common.robot_devices.keyboard import HINT
 from lerobot.common.robot_devices.motors.calibration import save_calibration
 from lerobot.common.robot_devices.pace import Pace
-from lerobot.common.robot_devices.preflight import Plan, format_table, preflight, sentence
+from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
 from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
+from lerobot.common.robot_devices.viewer import open_viewer
 from lerobot.common.training.record import read_record
-from lerobot.common.utils.import_utils import require_package
-from lerobot.common.utils.io_utils import write_text
 
 DEFAULT_FPS = 30
 HASHED_AT_ONCE = 1 << 20  # bytes
-REPORT_NAME = "control_report.jsonl"  # beside the dataset's folder: one line per episode
 ALIGN_SPEED = 45.0  # joint units per second on the way to a replay's first frame
 GLIDE_PEAK = 1.5  # fastest over mean speed of a glide
 
@@ -78,24 +72,15 @@ def prepare(robot, plan: Plan) -> None:
     robot.energise()
 
 
-def _check_viewer(wanted: bool) -> None:
-    """ImportError for a viewer that is not installed, before anything is opened; a warning without a desktop."""
-    if not wanted:
-        return
-    require_package("rerun-sdk", "visualize", import_name="rerun")
-    if not has_desktop():
-        logging.warning("--control.display_data=true: there is no desktop here (DISPLAY is not set), nothing is shown.")
-
-
 def teleoperate(robot, cfg: TeleoperateControlConfig) -> None:
     """Let the follower follow until the time is over or Ctrl-C."""
-    _check_viewer(cfg.display_data)
+    viewer = open_viewer("teleop", cfg)
     prepare(robot, Plan(fps=cfg.fps))
     if hasattr(robot, "reset_scene"):
         robot.reset_scene(robot.seed)
     if cfg.teleop_time_s is None:
         logging.info("The follower follows until Ctrl-C.")
-    control_loop(robot, cfg.teleop_time_s, teleoperate=True, display_data=cfg.display_data, fps=cfg.fps)
+    control_loop(robot, cfg.teleop_time_s, teleoperate=True, display_data=viewer or False, fps=cfg.fps)
 
 
 # --- record -------------------------------------------------------------------------------------------------------
@@ -104,7 +89,7 @@ def teleoperate(robot, cfg: TeleoperateControlConfig) -> None:
 def record(robot, cfg: RecordControlConfig):
     """Record episodes and return the dataset; what was saved stays, whatever ends the run."""
     sanity_check_dataset_name(cfg.repo_id, cfg.policy)
-    _check_viewer(cfg.display_data)
+    viewer = open_viewer("record", cfg)
     dataset = _existing_dataset(cfg)
     policy = _load_policy(cfg, robot.robot_type)
     fps = cfg.fps or (dataset.fps if dataset else DEFAULT_FPS)
@@ -116,12 +101,12 @@ def record(robot, cfg: RecordControlConfig):
     listener, events = init_keyboard_listener()
     if listener is not None:
         logging.info("%s", HINT)
-    outcomes: list[bool] = []
+    recording = Recording(robot, cfg, dataset, policy, fps, events, listener is not None, viewer)
     try:
-        _record_episodes(robot, cfg, dataset, policy, fps, events, listener is not None, outcomes)
+        recording.run()
     finally:
-        if outcomes:
-            print(f"{sum(outcomes)} of {len(outcomes)} episodes succeeded.", flush=True)
+        if recording.outcomes:
+            print(f"{sum(recording.outcomes)} of {len(recording.outcomes)} episodes succeeded.", flush=True)
         if dataset.has_pending_frames():
             dataset.clear_episode_buffer()
         dataset.stop_image_writer()
@@ -197,122 +182,6 @@ def _warn_of_another_policy(info: dict, config) -> None:
             "Record into another --control.repo_id.",
             begun["path"],
         )
-
-
-def _record_episodes(robot, cfg: RecordControlConfig, dataset, policy, fps, events, has_keys: bool, outcomes) -> None:
-    """Until there are enough, or Escape; `outcomes` gets whether each saved one succeeded, if a simulator tells."""
-    log_say("Warmup record", cfg.play_sounds)
-    if cfg.warmup_time_s > 0:
-        warmup_record(robot, events, policy is None, cfg.warmup_time_s, cfg.display_data, fps)
-    starts: list[np.ndarray] = []
-    recorded, simulated = 0, hasattr(robot, "reset_scene")
-    seed = robot.seed if simulated else None
-    while recorded < cfg.num_episodes:
-        if simulated:
-            robot.reset_scene(seed)
-        report, saved = _record_one(robot, cfg, dataset, policy, fps, events, starts, seed, outcomes)
-        # The operator may also want the last episode again, if the coach advises it and there are keys to say so.
-        more = recorded + 1 < cfg.num_episodes or not saved or (has_keys and report.advice == "redo")
-        if not events["stop_recording"] and more and not simulated and cfg.reset_time_s > 0:
-            log_say("Reset the environment", cfg.play_sounds)
-            if has_keys:
-                logging.info("Left arrow: record it again. Right arrow: go on.")
-            reset_environment(robot, events, cfg.reset_time_s, fps)
-        if events["rerecord_episode"]:
-            log_say("Re-record episode", cfg.play_sounds)
-            events["rerecord_episode"] = events["exit_early"] = False
-            if saved:
-                _take_back(dataset, starts)
-            continue
-        recorded += 1
-        seed = seed + 1 if simulated else None
-        if events["stop_recording"]:
-            return
-
-
-def _record_one(robot, cfg: RecordControlConfig, dataset, policy, fps: float, events, starts, seed, outcomes):
-    """Record an episode, print what the coach says and save it, unless it is wanted again: (report, saved)."""
-    log_say(f"Recording episode {dataset.meta.total_episodes}", cfg.play_sounds)
-    pace, drops = Pace(fps), {name: camera.drops for name, camera in robot.cameras.items()}
-    simulated = seed is not None
-    stop_when = (lambda: robot.success) if simulated else None
-    record_episode(
-        robot,
-        dataset,
-        events,
-        cfg.episode_time_s,
-        cfg.display_data,
-        policy,
-        fps,
-        sentence(robot, cfg.single_task),
-        pace=pace,
-        stop_when=stop_when,
-    )
-    success = robot.success if simulated else None  # before the arm moves on
-    report = _review(robot, dataset, fps, pace, starts, drops)
-    print("\n".join([str(report), *(policy.lines() if policy else [])]), flush=True)
-    if simulated:
-        print(f"Outcome: {'success' if success else 'no success'} (seed {seed})", flush=True)
-    if events["rerecord_episode"]:
-        dataset.clear_episode_buffer()
-        return report, False
-    starts.append(np.array(dataset.episode_buffer["observation.state"][0]))
-    dataset.save_episode()  # before the time to reset, so that a kill then does not lose it
-    outcome = {"seed": seed, "success": success} if simulated else {}
-    outcomes += [success] if simulated else []
-    _write_report(dataset, robot, pace, report, outcome | (policy.report() if policy else {}))
-    return report, True
-
-
-def _take_back(dataset, starts: list[np.ndarray]) -> None:
-    """Remove the episode that was saved last, and its line in the reports."""
-    if dataset.meta.is_v30:  # episodes share files
-        number = dataset.meta.total_episodes - 1
-        logging.warning(
-            "Episode %d stays for now; leave it out afterwards: python lerobot/scripts/edit_dataset.py --root=%s "
-            "--output=FOLDER --delete='[%d]'",
-            *(number, dataset.root, number),
-        )
-        return
-    path = _report_path(dataset)
-    write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), path)
-    dataset.drop_last_episode()
-    starts.pop()
-
-
-def _review(robot, dataset, fps, pace: Pace, starts, drops_before):
-    envelopes = robot.envelopes.values()
-    drops = {name: camera.drops - drops_before[name] for name, camera in robot.cameras.items()}
-    return review_episode(
-        dataset.episode_buffer,
-        fps,
-        pace,
-        robot.motor_features["action"]["names"],
-        np.concatenate([e.limits.low for e in envelopes]),
-        np.concatenate([e.limits.high for e in envelopes]),
-        starts,
-        drops,
-    )
-
-
-def _write_report(dataset, robot, pace: Pace, report, outcome: dict) -> None:
-    """Add a line on the saved episode to the file beside the dataset."""
-    interventions = {name: envelope.interventions() for name, envelope in robot.envelopes.items()}
-    line = {
-        "episode": dataset.meta.total_episodes - 1,
-        **report.numbers,
-        **pace.summary(),
-        **outcome,
-        "safety": interventions,
-        "bus": {name: bus.counters.to_dict() for name, bus in robot.follower_arms.items()},
-        "findings": [finding.to_dict() for finding in report.findings],
-    }
-    with open(_report_path(dataset), "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def _report_path(dataset) -> Path:
-    return dataset.root.parent / f"{dataset.root.name}.{REPORT_NAME}"
 
 
 def _push(dataset, cfg: RecordControlConfig) -> None:

@@ -23,7 +23,7 @@ MOST_CURRENT = 1750  # milliampere, Current_Limit of an XL330
 SLACK = 1e-3  # of a limit: float32 recordings of a motion at the limit pass
 
 
-class SafetyStopError(RuntimeError):
+class SafetyStopError(RuntimeError, ValueError):
     """The envelope gave up: what comes is not a motion. The arm is landed and its torque switched off."""
 
 

@@ -25,6 +25,7 @@ from lerobot.common.robot_devices.motors.calibration import to_raw
 from lerobot.common.robot_devices.motors.configs import DynamixelMotorsBusConfig
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 from lerobot.common.robot_devices.motors.dynamixel_port import import_sdk
+from lerobot.common.robot_devices.utils import DeviceError
 
 BEAT, ARM, DISARM, DONE = b".", b"A", b"D", b"Q"
 SILENT = "the control program gives no sign of life"
@@ -51,7 +52,7 @@ class Supervision:
         if not begun or self._process.stdout.readline() != READY:
             self._process.kill()
             self._process.wait(START_S)
-            raise RuntimeError(
+            raise DeviceError(
                 f"The supervising process did not start within {START_S:.0f} s; its own message, if any, stands above."
             )
 
@@ -105,9 +106,7 @@ class Supervision:
             self._process.stdin.write(data)
             self._process.stdin.flush()
         except BrokenPipeError as e:
-            raise RuntimeError(
-                "The supervising process is gone: nothing would land the arm. The run is stopped."
-            ) from e
+            raise DeviceError("The supervising process is gone: nothing would land the arm. The run is stopped.") from e
 
 
 # --- the supervising process --------------------------------------------------------------------------------------

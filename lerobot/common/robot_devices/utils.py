@@ -20,6 +20,10 @@ class DeviceAlreadyConnectedError(ConnectionError):
         super().__init__(message)
 
 
+class DeviceError(RuntimeError, OSError):
+    """A device refuses what it was told, or what watches over it is gone."""
+
+
 RobotDeviceNotConnectedError = DeviceNotConnectedError  # the names of the legacy layout
 RobotDeviceAlreadyConnectedError = DeviceAlreadyConnectedError
 

@@ -11,6 +11,7 @@ from lerobot.common.envs.koch_sim.units import HIGH, LOW, UNITS, from_degrees, t
 from lerobot.common.envs.koch_sim.world import KochWorld, camera_names
 
 OBS_TYPES = ("pixels_agent_pos", "pixels", "state")
+CONTROL_MODES = ("absolute",)  # joint targets
 
 
 class KochEnv(gym.Env):
@@ -34,8 +35,11 @@ class KochEnv(gym.Env):
         observation_width: int = 640,
         observation_height: int = 480,
         randomization: str = "none",
+        control_mode: str = "absolute",
+        shadows: bool = False,
     ):
         _one_of("obs_type", obs_type, OBS_TYPES)
+        _one_of("control_mode", control_mode, CONTROL_MODES)
         _one_of("units", units, UNITS)
         for camera in cameras:
             _one_of("cameras", camera, camera_names())
@@ -45,7 +49,7 @@ class KochEnv(gym.Env):
             units,
             tuple(cameras),
         )
-        self.world = KochWorld(scene, observation_width, observation_height, randomization)
+        self.world = KochWorld(scene, observation_width, observation_height, randomization, shadows)
         low, high = (from_degrees(limit, units).astype(np.float32) for limit in (LOW, HIGH))
         self.action_space = spaces.Box(low, high)
         self.observation_space = self._make_observation_space(observation_height, observation_width)
@@ -60,13 +64,16 @@ class KochEnv(gym.Env):
         return self.task
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        """Lays out the episode of `seed`; options: `cube_pose` (x, y, yaw), `qpos` (6,) degrees."""
+        """Lays out the episode of `seed`.
+
+        Options: `cube_pose` (x, y, yaw) or as `info` gives it, `qpos` (6,) degrees, `randomization` from now on.
+        """
         super().reset(seed=seed)
         self._seed = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         options = options or {}
-        self.world.reset(self._seed, options.get("cube_pose"), options.get("qpos"))
+        self.world.reset(self._seed, **{name: options.get(name) for name in ("cube_pose", "qpos", "randomization")})
         self.task = self.world.task
-        self._clipped = 0
+        self._clipped = self._self_collisions = self._limit_hits = 0
         self._pixels = {}  # never the last episode's
         return self._observation(), self._info()
 
@@ -79,6 +86,8 @@ class KochEnv(gym.Env):
         # Half a hundredth of a degree: float32 limits do not count as clipped.
         self._clipped += int(((target < LOW - 0.005) | (target > HIGH + 0.005)).any())
         self.world.step(target)
+        self._self_collisions += self.world.touches_itself
+        self._limit_hits += self.world.at_joint_limit
         success = self.world.success
         return self._observation(), float(success), success, False, self._info()
 
@@ -107,6 +116,8 @@ class KochEnv(gym.Env):
             "stage": self.world.stage,
             "clipped": self._clipped,
             "cube_off_table": self.world.cube_off_table,
+            "self_collisions": self._self_collisions,  # frames so far
+            "joint_limit_hits": self._limit_hits,
         }
 
     def _make_observation_space(self, height: int, width: int) -> spaces.Dict:

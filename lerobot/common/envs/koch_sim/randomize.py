@@ -18,6 +18,12 @@ GAIN = (0.85, 1.15)
 DAMPING = (0.7, 1.3)
 
 
+def _share(level: str) -> float:
+    if level not in LEVELS:
+        raise ValueError(f"randomization={level!r}: expected one of {', '.join(LEVELS)}.")
+    return LEVELS[level]
+
+
 class Randomizer:
     """Changes a MuJoCo model in place, always from its values at the start.
 
@@ -25,9 +31,7 @@ class Randomizer:
     """
 
     def __init__(self, model, level: str = "none"):
-        if level not in LEVELS:
-            raise ValueError(f"randomization={level!r}: expected one of {', '.join(LEVELS)}.")
-        self._model, self._share = model, LEVELS[level]
+        self._model, self._share = model, _share(level)
         fields = (
             "light_pos light_diffuse geom_rgba cam_pos cam_quat cam_fovy geom_friction body_mass body_inertia "
             "actuator_gainprm actuator_biasprm"
@@ -35,13 +39,16 @@ class Randomizer:
         self._base = {name: getattr(model, name).copy() for name in fields.split()}
         self.gain_scale = np.ones(model.nu)
 
-    def apply(self, seed: int) -> None:
-        """Draw the episode of `seed`."""
+    def apply(self, seed: int, level: str | None = None) -> None:
+        """Draw the episode of `seed`, at another `level` from now on if one is given."""
+        before, self._share = self._share, self._share if level is None else _share(level)
+        if before:
+            for name, value in self._base.items():
+                getattr(self._model, name)[:] = value
+            self.gain_scale = np.ones(self._model.nu)
         if not self._share:
             return
         rng = np.random.default_rng([seed, 11])
-        for name, value in self._base.items():
-            getattr(self._model, name)[:] = value
         self._light(rng)
         self._colours(rng)
         self._cameras(rng)

@@ -6,7 +6,7 @@ import weakref
 
 import numpy as np
 
-from lerobot.common.envs.koch_sim.arm import JOINT_HIGH, JOINT_LOW, JOINT_NAMES, REST_POSE
+from lerobot.common.envs.koch_sim.arm import JOINT_HIGH, JOINT_LOW, JOINT_NAMES, LINKS, REST_POSE
 from lerobot.common.envs.koch_sim.gl import check_gl, import_mujoco
 from lerobot.common.envs.koch_sim.randomize import Randomizer
 from lerobot.common.envs.koch_sim.scene import (
@@ -28,6 +28,8 @@ mujoco = import_mujoco()
 
 SUCCESS_FRAMES = 10
 PADS = ("static_pad", "moving_pad")
+AT_LIMIT = 0.05  # degrees
+SHADOW_PIXELS = 2048
 
 
 class KochWorld:
@@ -37,8 +39,15 @@ class KochWorld:
     bytes. Pictures are uint8 (height, width, 3), drawn only when asked for, at most once per frame.
     """
 
-    def __init__(self, scene: str = "A", width: int = 640, height: int = 480, randomization: str = "none"):
-        self.scene, self.width, self.height = scene, width, height
+    def __init__(
+        self,
+        scene: str = "A",
+        width: int = 640,
+        height: int = 480,
+        randomization: str = "none",
+        shadows: bool = False,
+    ):
+        self.scene, self.width, self.height, self.shadows = scene, width, height, shadows
         self.cube_total = CUBE_COUNTS[scene][1]
         self.model = mujoco.MjModel.from_xml_string(scene_xml(self.cube_total))
         self.data = mujoco.MjData(self.model)
@@ -51,19 +60,25 @@ class KochWorld:
         self._pads = {self.model.geom(name).id for name in PADS}
         self._cubes = [self.model.geom(f"cube{index}").id for index in range(self.cube_total)]
         self._tcp = self.model.site("tcp").id
+        arm = [self.model.body(link.name).id for link in LINKS]
+        self._arm_geoms = np.isin(self.model.geom_bodyid, arm)
         first = self.model.joint(JOINT_NAMES[0])
         self.arm_slice = slice(first.qposadr[0], first.qposadr[0] + len(JOINT_NAMES))  # in qpos
         self.arm_dofs = slice(first.dofadr[0], first.dofadr[0] + len(JOINT_NAMES))  # in qvel
 
     # -- time --------------------------------------------------------------------------------------------
 
-    def reset(self, seed: int, cube_pose=None, qpos=None) -> None:
-        """Lays out the episode of `seed`; optional pose of the named cube (x, y, yaw) and start angles."""
+    def reset(self, seed: int, cube_pose=None, qpos=None, randomization: str | None = None) -> None:
+        """Lays out the episode of `seed`.
+
+        Optional: pose of the named cube, (x, y, yaw) or as `cube_pose` gives it, start angles, and the level of
+        randomisation from now on.
+        """
         layout = draw_layout(self.scene, seed)
         if cube_pose is not None:
-            layout = Layout(layout.colours, (tuple(map(float, cube_pose)), *layout.poses[1:]))
+            layout = Layout(layout.colours, (_flat_pose(cube_pose), *layout.poses[1:]))
         self.layout = layout
-        self.randomizer.apply(seed)
+        self.randomizer.apply(seed, randomization)
         mujoco.mj_resetData(self.model, self.data)
         start = np.deg2rad(REST_POSE if qpos is None else qpos)
         self.data.qpos[self.arm_slice] = start
@@ -147,6 +162,17 @@ class KochWorld:
         """True when the named cube has left the visible table."""
         return bool(np.abs(self.cube_pose()[:2]).max() > TABLE_HALF)
 
+    @property
+    def touches_itself(self) -> bool:
+        """True while a part of the arm presses against another one."""
+        return bool(self._arm_geoms[self.data.contact.geom].all(axis=1).any())
+
+    @property
+    def at_joint_limit(self) -> bool:
+        """True while any joint is at the end of its range."""
+        angles = self.joint_angles()
+        return bool(((angles < np.array(JOINT_LOW) + AT_LIMIT) | (angles > np.array(JOINT_HIGH) - AT_LIMIT)).any())
+
     def _placed(self) -> bool:
         position = self.cube_pose()[:3]
         speed = self.data.qvel[self.model.joint("cube0").dofadr[0] :][:3]
@@ -174,13 +200,27 @@ class KochWorld:
 
     def _open_renderer(self):
         check_gl(mujoco)
+        if self.shadows:
+            self.model.vis.quality.shadowsize = SHADOW_PIXELS
+            self.model.light_castshadow[:] = True
         renderer = mujoco.Renderer(self.model, self.height, self.width, max_geom=100)
         # Also runs when the interpreter ends, before the OpenGL library's own clean-up makes it fail.
         self._free_renderer = weakref.finalize(self, renderer.close)
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self.shadows
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
         return renderer
+
+
+def _flat_pose(pose) -> tuple[float, float, float]:
+    """(x, y, yaw) of a cube on the table, from that or from position and quaternion (w, x, y, z)."""
+    values = np.asarray(pose, dtype=np.float64)
+    if values.shape not in ((3,), (7,)) or not np.isfinite(values).all():
+        raise ValueError(f"cube_pose {values.tolist()}: expected (x, y, yaw), or position and quaternion.")
+    if len(values) == 3:
+        return tuple(values.tolist())
+    x, y, _, w, *_, z = values.tolist()
+    return x, y, 2 * float(np.arctan2(z, w))
 
 
 def camera_names() -> tuple[str, ...]:

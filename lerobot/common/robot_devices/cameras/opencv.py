@@ -41,7 +41,7 @@ class OpenCVCamera(Camera):
             return
         cv2.setNumThreads(1)
         source = self.camera_index
-        capture = cv2.VideoCapture(source, _backend() if isinstance(source, int) else cv2.CAP_ANY)
+        capture = cv2.VideoCapture(source, _backend() if _is_device(source) else cv2.CAP_ANY)
         if not capture.isOpened():
             capture.release()
             raise _why_not_opened(source)
@@ -118,6 +118,10 @@ def _opens(source: int | str) -> bool:
     return opened
 
 
+def _is_device(source: int | str) -> bool:
+    return isinstance(source, int) or str(source).startswith("/dev/")
+
+
 def _backend() -> int:
     names = {"Linux": cv2.CAP_V4L2, "Windows": cv2.CAP_DSHOW, "Darwin": cv2.CAP_AVFOUNDATION}
     return names.get(platform.system(), cv2.CAP_ANY)
@@ -132,3 +136,9 @@ def _why_not_opened(source: int | str) -> Exception:
         f"There is no camera '{source}'; found: {found}. Set camera_index to one of them; "
         "python lerobot/scripts/find_cameras.py saves a picture of each."
     )
+
+
+if __name__ == "__main__":  # as LeRobot 0.1 had it
+    from lerobot.scripts.find_cameras import legacy_main
+
+    legacy_main()

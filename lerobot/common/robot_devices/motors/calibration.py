@@ -28,7 +28,7 @@ LOWEST_PERCENT, HIGHEST_PERCENT = -10.0, 110.0
 Calibration = dict[str, list]
 
 
-class JointOutOfRangeError(Exception):
+class JointOutOfRangeError(ValueError):
     """A calibrated position that no arm can have: a servo slipped by whole turns, or the file is another arm's."""
 
 
@@ -136,16 +136,20 @@ def corrected_for_turns(raw: np.ndarray, names: list[str], calibration: Calibrat
 
 
 def shift_turns(calibration: Calibration, turns: dict[str, int]) -> None:
-    """Add whole turns to the homing offsets, in place."""
+    """Add whole turns to the positions that the named joints read, in place."""
     for name, count in turns.items():
         index = calibration["motor_names"].index(name)
-        calibration["homing_offset"][index] += RESOLUTION * count
+        if calibration["calib_mode"][index] == DEGREE:
+            calibration["homing_offset"][index] += RESOLUTION * count
+        else:  # the range lies where the servo counts it to be
+            calibration["start_pos"][index] -= RESOLUTION * count
+            calibration["end_pos"][index] -= RESOLUTION * count
 
 
-def turns_into_window(degrees: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def turns_into_window(values: np.ndarray, low: np.ndarray, high: np.ndarray, turn: float = 360.0) -> np.ndarray:
     """Turns (J,) to add to angles so that each lies within half a turn of the middle of its mechanical range."""
     middle = (np.asarray(low) + np.asarray(high)) / 2
-    return -np.round((np.asarray(degrees, dtype=np.float64) - middle) / 360.0).astype(int)
+    return -np.round((np.asarray(values, dtype=np.float64) - middle) / turn).astype(int)
 
 
 # --- files --------------------------------------------------------------------------------------------------------

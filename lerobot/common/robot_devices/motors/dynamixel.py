@@ -31,7 +31,7 @@ from lerobot.common.robot_devices.motors.control_table import (
     to_signed,
 )
 from lerobot.common.robot_devices.motors.dynamixel_port import BusCounters, DynamixelPort
-from lerobot.common.robot_devices.utils import DeviceAlreadyConnectedError, DeviceNotConnectedError
+from lerobot.common.robot_devices.utils import DeviceAlreadyConnectedError, DeviceError, DeviceNotConnectedError
 
 READ_TRIES = 10
 OFF_TRIES = 3
@@ -293,7 +293,7 @@ class DynamixelMotorsBus:
             raise failure
         wrong = [n for n, state in zip(names, self.read("Torque_Enable", names), strict=True) if state != int(on)]
         if wrong:
-            raise RuntimeError(f"Torque of {wrong} did not switch {'on' if on else 'off'} on '{self.port}'.")
+            raise DeviceError(f"Torque of {wrong} did not switch {'on' if on else 'off'} on '{self.port}'.")
 
     def _let_go_at_once(self, names: list[str]) -> bool:
         """Switch torque off in one packet to all; whether all answer that it is."""

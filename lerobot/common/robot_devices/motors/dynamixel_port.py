@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from lerobot.common.robot_devices.motors.control_table import FEEDBACK
-from lerobot.common.robot_devices.utils import DeviceNotConnectedError
+from lerobot.common.robot_devices.utils import DeviceError, DeviceNotConnectedError
 
 try:
     import termios
@@ -161,7 +161,7 @@ class DynamixelPort:
         what = f"writing address {address} of motor {motor}"
         error = self._retry(lambda: self._write(motor, address, size, value), tries, what, settle)
         if error & ~ALERT:
-            raise RuntimeError(f"Motor {motor} refused {value} for address {address}: {ERROR_NAMES[error & ~ALERT]}.")
+            raise DeviceError(f"Motor {motor} refused {value} for address {address}: {ERROR_NAMES[error & ~ALERT]}.")
 
     def reboot(self, motor: int) -> None:
         """Restart a servo, which clears its hardware error; torque is off afterwards."""

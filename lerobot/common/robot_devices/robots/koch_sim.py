@@ -20,11 +20,9 @@ from lerobot.common.robot_devices.robots.configs import (
 )
 from lerobot.common.robot_devices.robots.manipulator import ManipulatorRobot
 from lerobot.common.robot_devices.safety import EnvelopeConfig
-from lerobot.common.robot_devices.simulation.presets import CALIBRATIONS
+from lerobot.common.robot_devices.simulation.presets import CALIBRATIONS, HAND_POSES
 from lerobot.common.robot_devices.simulation.twin_process import TwinClock, TwinProcess
 from lerobot.common.robot_devices.utils import RealClock
-
-HAND_POSES = {"ZERO": [0.0] * 6, "ROTATED": [90.0] * 6, "REST": [0.0, 134.0, 180.0, -19.0, 0.0, 35.0]}
 
 
 class KochSimRobot(ManipulatorRobot):
@@ -107,7 +105,7 @@ class KochSimRobot(ManipulatorRobot):
         """What the operator does when calibrating: put the arm into the pose that the prompt names."""
         logging.info("%s", prompt)
         for word, degrees in HAND_POSES.items():
-            if word in prompt:
+            if word.upper() in prompt:
                 self.twin.ask("pose", arm=arm_id.rsplit("_", 1)[1], degrees=degrees)
 
     @property

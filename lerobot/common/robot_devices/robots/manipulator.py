@@ -18,40 +18,30 @@ from lerobot.common.checks.finding import Finding
 from lerobot.common.robot_devices.cameras.utils import make_cameras_from_configs
 from lerobot.common.robot_devices.motors.calibration import (
     DEGREE,
-    DEGREES,
     RANGE_M100_100,
     Calibration,
     load_calibration,
     save_calibration,
-    shift_turns,
-    turns_into_window,
 )
-from lerobot.common.robot_devices.motors.control_table import (
-    CURRENT_POSITION_MODE,
-    EXTENDED_POSITION_MODE,
-    STEPS_PER_DEGREE,
-    VELOCITY_UNIT,
-    WATCHDOG_UNIT,
-)
+from lerobot.common.robot_devices.motors.control_table import WATCHDOG_UNIT
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 from lerobot.common.robot_devices.motors.utils import make_motors_buses_from_configs
-from lerobot.common.robot_devices.robots.configs import (
-    MECHANICAL_HIGH,
-    MECHANICAL_LOW,
-    ManipulatorRobotConfig,
-    calibration_folder,
+from lerobot.common.robot_devices.robots.arm_setup import (
+    apply_preset,
+    calibration_mode,
+    limit_motors,
+    mechanical_range,
+    undo_slipped_turns,
 )
+from lerobot.common.robot_devices.robots.configs import ManipulatorRobotConfig, calibration_folder
 from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
 from lerobot.common.robot_devices.safety import EnvelopeConfig, JointLimits, SafetyEnvelope, Unlimited
 from lerobot.common.robot_devices.supervisor import Supervision
 from lerobot.common.robot_devices.utils import DeviceAlreadyConnectedError, DeviceNotConnectedError, RealClock
 
-KOCH_PRESET = {"Position_P_Gain": 1500, "Position_I_Gain": 0, "Position_D_Gain": 600}  # elbow_flex
 FPS = 30
 GRIPPER_OPEN = 90.0  # degrees between closed and open
 SAG = 10.0  # joint units between command and position of an arm that holds still
-OUTSIDE = 20.0  # degrees beyond the mechanical range at which a pose cannot be believed
-PROFILE_ROOM = 1.5  # the servo's own speed limit over the envelope's
 TORQUE_S = 1.0  # between two looks at whether the servos are still energised
 WATCHDOG_S = 2.5  # the servos stop by themselves after this long without an instruction (2.54 is their most)
 
@@ -188,9 +178,11 @@ class ManipulatorRobot:
         if calibrate:
             self.load_calibrations()
         for bus in self.buses.values():
-            self._apply_preset(bus)  # a change of mode can cost a servo its count of turns
+            apply_preset(
+                bus, bus in self.follower_arms.values()
+            )  # a change of mode can cost a servo its count of turns
         for name, bus in self.buses.items():
-            self._undo_slipped_turns(name, bus)
+            undo_slipped_turns(name, bus)
         for name, bus in self.follower_arms.items():
             self._make_envelope(name, bus)
             self._limit_motors(name, bus)
@@ -229,57 +221,15 @@ class ManipulatorRobot:
         """Let the leader's gripper spring open to where it rests."""
         percent, rest = self.config.gripper_open_pos, self.config.gripper_open_degree
         if percent is not None:
-            mode = bus.calibration["calib_mode"][bus.calibration["motor_names"].index("gripper")]
-            rest = np.array([percent * (GRIPPER_OPEN / 100 if mode == DEGREE else 1.0)])
+            share = GRIPPER_OPEN / 100 if calibration_mode(bus, "gripper") == DEGREE else 1.0
+            rest = np.array([percent * share])
         if rest is not None:
             bus.set_torque(True, "gripper")
             bus.write("Goal_Position", rest, "gripper")
 
-    def _mechanical(self, bus: DynamixelMotorsBus) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest value of each joint in the units of its calibration."""
-        low, high = np.array(MECHANICAL_LOW), np.array(MECHANICAL_HIGH)
-        for index, name in enumerate(bus.motor_names):
-            row = bus.calibration["motor_names"].index(name)
-            mode = bus.calibration["calib_mode"][row]
-            if mode == DEGREES:  # from the middle of the range that the file has
-                steps = bus.calibration["end_pos"][row] - bus.calibration["start_pos"][row]
-                high[index] = steps / 2 / STEPS_PER_DEGREE
-                low[index] = -high[index]
-            elif mode != DEGREE:
-                low[index], high[index] = (-100.0, 100.0) if mode == RANGE_M100_100 else (0.0, 100.0)
-        return low, high
-
-    def _undo_slipped_turns(self, name: str, bus: DynamixelMotorsBus) -> None:
-        """Bring joints that slipped by whole turns back into their mechanical range; ConnectionError if none fits."""
-        low, high = self._mechanical(bus)
-        present = bus.read("Present_Position")
-        degrees = [bus.calibration["calib_mode"][bus.calibration["motor_names"].index(m)] == DEGREE for m in bus.motors]
-        turns = np.where(degrees, turns_into_window(present, low, high), 0)
-        if turns.any():
-            slipped = {motor: int(turn) for motor, turn in zip(bus.motors, turns, strict=True) if turn}
-            logging.info("%s: turns that a servo does not remember are added: %s.", name, slipped)
-            shift_turns(bus.calibration, slipped)
-            present = bus.read("Present_Position")
-        wrong = (present < low - OUTSIDE) | (present > high + OUTSIDE)
-        if wrong.any():
-            where = {m: round(float(v), 1) for m, v, bad in zip(bus.motors, present, wrong, strict=True) if bad}
-            raise ConnectionError(
-                f"{name} reads {where}, which the arm cannot reach: it was calibrated differently, or moved by more "
-                "than a turn. Torque stays off. Calibrate again: --control.type=calibrate."
-            )
-
-    def _apply_preset(self, bus: DynamixelMotorsBus) -> None:
-        body = [name for name in bus.motors if name != "gripper"]
-        bus.write("Operating_Mode", EXTENDED_POSITION_MODE, body)
-        if "gripper" in bus.motors:
-            bus.write("Operating_Mode", CURRENT_POSITION_MODE, "gripper")
-        if bus in self.follower_arms.values() and "elbow_flex" in bus.motors:
-            for register, value in KOCH_PRESET.items():
-                bus.write(register, value, "elbow_flex")
-
     def learn_limits(self, name: str, bus: DynamixelMotorsBus) -> JointLimits:
         """The limits of a calibrated follower, from the dataset that is named or from the arm; ValueError."""
-        low, high = self._mechanical(bus)
+        low, high = mechanical_range(bus)
         config = self.envelope_config
         if not config.dataset_root:
             return JointLimits.of_arm(bus.motor_names, low, high, config)
@@ -295,24 +245,8 @@ class ManipulatorRobot:
         self.envelopes[name].engage(self.resting[name])
 
     def _limit_motors(self, name: str, bus: DynamixelMotorsBus) -> None:
-        """What the servos themselves can guarantee: speed, gripper current."""
-        if not self.safety:
-            return
-        fastest = bus.read("Velocity_Limit")
-        for motor, speed, most in zip(bus.motors, self.envelopes[name].limits.speed, fastest, strict=True):
-            degrees = speed / self._units_per_degree(bus, motor)
-            wanted = round(degrees * PROFILE_ROOM / VELOCITY_UNIT)
-            bus.write("Profile_Velocity", min(max(1, wanted), int(most)), motor)
-        if "gripper" in bus.motors:
-            bus.write("Goal_Current", self.envelope_config.gripper_current, "gripper")
-
-    def _units_per_degree(self, bus: DynamixelMotorsBus, motor: str) -> float:
-        index = bus.calibration["motor_names"].index(motor)
-        mode = bus.calibration["calib_mode"][index]
-        if mode in (DEGREE, DEGREES):
-            return 1.0
-        steps = abs(bus.calibration["end_pos"][index] - bus.calibration["start_pos"][index])
-        return (200.0 if mode == RANGE_M100_100 else 100.0) / (steps / STEPS_PER_DEGREE)
+        if self.safety:
+            limit_motors(bus, self.envelopes[name].limits, self.envelope_config.gripper_current)
 
     def watch(self, on: bool) -> None:
         """A motion begins or ends: while it lasts, servos and supervisor notice when goals stop coming."""
@@ -489,7 +423,7 @@ class ManipulatorRobot:
         if land and self.is_connected:
             try:
                 self.land()
-            except (OSError, RuntimeError, KeyboardInterrupt) as e:  # a second Ctrl-C: do not wait for the landing
+            except (Exception, KeyboardInterrupt) as e:  # whatever it is; a second Ctrl-C: do not wait for the landing
                 logging.error(
                     "The arm was not landed (%s): its torque is switched off where it is.", e or "interrupted"
                 )

@@ -1,9 +1,38 @@
-"""Faults of a servo bus, injected at random with a seed or by hand."""
+"""Faults of a servo bus and of single servos, injected at random with a seed or by hand."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+
+from lerobot.common.robot_devices.motors.control_table import BAUD_RATES
+
+# What can be wrong with one servo -> what it does with a value.
+SERVO_FAULTS = {
+    "vanish": lambda servo, value: setattr(servo, "muted", True),
+    "return": lambda servo, value: setattr(servo, "muted", False),
+    "stuck": lambda servo, value: setattr(servo, "stuck", True),
+    "free": lambda servo, value: setattr(servo, "stuck", False),
+    "noise": lambda servo, value: setattr(servo, "noise_steps", int(value)),  # steps of its encoder, either way
+    "restart": lambda servo, value: servo.reboot(),
+    "trip": lambda servo, value: servo.trip(int(value)),  # bit of Hardware_Error_Status
+    "volts": lambda servo, value: servo.set_volts(value),
+    "celsius": lambda servo, value: servo.set_celsius(value),
+    "slip": lambda servo, value: servo.slip(int(value)),  # turns
+    "model": lambda servo, value: servo.set("Model_Number", int(value)),
+    "id": lambda servo, value: servo.set("ID", int(value)),
+    "baud": lambda servo, value: servo.set("Baud_Rate", BAUD_RATES.index(int(value))),
+    "answers": lambda servo, value: servo.set("Status_Return_Level", int(value)),
+    "drive_mode": lambda servo, value: servo.set("Drive_Mode", int(value)),
+    "offset": lambda servo, value: servo.set("Homing_Offset", int(value)),
+}
+
+
+def inject(servo, kind: str, value: float = 0.0) -> None:
+    """Make something wrong with a servo; ValueError for a kind that is not in `SERVO_FAULTS`."""
+    if kind not in SERVO_FAULTS:
+        raise ValueError(f"fault '{kind}': expected one of {', '.join(SERVO_FAULTS)}.")
+    SERVO_FAULTS[kind](servo, value)
 
 
 @dataclass

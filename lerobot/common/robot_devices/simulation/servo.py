@@ -6,6 +6,8 @@ a mechanism sets it, otherwise `tick` moves it towards the goal.
 
 from __future__ import annotations
 
+import random
+
 from lerobot.common.robot_devices.motors.control_table import (
     BAUD_RATES,
     CONTROL_TABLE,
@@ -61,6 +63,7 @@ FACTORY = {
 }
 CURRENT_LIMIT = 1750
 VOLTAGE_BIT, HEAT_BIT, OVERLOAD_BIT = 0, 2, 5
+REVERSED = 1  # bit 0 of Drive_Mode
 HOMING_MOST = 1_044_479
 MOST_GAIN = 16_383
 # The least and the greatest number that a register takes; what is not listed takes every number of its size.
@@ -86,6 +89,7 @@ LIMITED_BY = {  # beyond the number in another register: a limit error
     "Goal_Velocity": "Velocity_Limit",
     "Profile_Velocity": "Velocity_Limit",
 }
+STUCK_STEPS = 10  # of the goal beyond a blocked joint, from which on the motor gives its whole torque
 OVERLOAD_SHARE, OVERLOAD_S = 0.8, 2.0  # more than this share of the stall torque, for longer than this: overload
 # A plain model of the winding: it warms up by HEATING Celsius at stall, as an exponential with the time HEATING_S.
 AMBIENT, HEATING, HEATING_S = FACTORY["Present_Temperature"], 60.0, 120.0
@@ -108,6 +112,8 @@ class Servo:
         self.shaft = float(shaft)
         self.memory = bytearray(TABLE_SIZE)
         self.muted = False  # the servo vanished: it neither hears nor answers
+        self.stuck = False  # its gears are blocked
+        self.noise_steps, self._random = 0, random.Random(motor)  # by which its encoder is off, either way
         self.idle_s = 0.0  # since the last instruction on the bus
         self.goal_writes = 0
         self.load = 0.0  # of a servo without a mechanism: what hangs on it, as a share of the stall torque
@@ -151,7 +157,7 @@ class Servo:
     @property
     def goal(self) -> int:
         """Goal_Position in steps of the shaft."""
-        return self.get("Goal_Position") - self._offset
+        return self._direction * (self.get("Goal_Position") - self._offset)
 
     def get(self, name: str) -> int:
         """A register's number."""
@@ -168,6 +174,11 @@ class Servo:
     def _offset(self) -> int:
         offset = self.get("Homing_Offset")
         return 0 if self.get("Operating_Mode") == POSITION_MODE and abs(offset) > 1024 else offset
+
+    @property
+    def _direction(self) -> int:
+        """-1 for a servo that counts backwards (bit 0 of Drive_Mode); the sign of the offset stays as it is."""
+        return -1 if self.get("Drive_Mode") & REVERSED else 1
 
     # -- instructions --------------------------------------------------------------------------------------------
 
@@ -253,7 +264,7 @@ class Servo:
 
     def _collapse_turns(self) -> None:
         """The turn counter is lost: the servo knows its angle within one revolution only."""
-        self.shaft %= RESOLUTION
+        self.shaft = self._direction * (self._direction * self.shaft % RESOLUTION)
 
     def clear_turns(self, password: bytes) -> int:
         """The clear instruction: forget whole turns; error byte."""
@@ -278,8 +289,10 @@ class Servo:
 
     def sense(self) -> None:
         """Put the shaft's position into the registers."""
-        self.set("Present_Position", round(self.shaft) + self._offset)
-        self.set("Position_Trajectory", round(self.shaft) + self._offset)
+        noise = self._random.randint(-self.noise_steps, self.noise_steps) if self.noise_steps else 0
+        counted = self._direction * (round(self.shaft) + noise) + self._offset
+        self.set("Present_Position", counted)
+        self.set("Position_Trajectory", counted)
 
     def move_towards_goal(self, shaft: float, seconds: float) -> float:
         """Where a motor at `shaft` gets in that time, limited by Profile_Velocity."""
@@ -289,10 +302,10 @@ class Servo:
 
     def tick(self, seconds: float) -> None:
         """Let time pass: the watchdog runs, and a servo without a mechanism turns towards its goal."""
-        if self.torque:
+        if self.torque and not self.stuck:
             self.shaft = self.move_towards_goal(self.shaft, seconds)
         self.watch(seconds)
-        self.bear(self.load if self.torque else 0.0, seconds)
+        self.bear((1.0 if self.presses else self.load) if self.torque else 0.0, seconds)
         self.sense()
 
     def watch(self, seconds: float) -> None:
@@ -304,6 +317,11 @@ class Servo:
             self.set("Goal_Position", self.get("Present_Position"))
             self.set("Profile_Velocity", 0)  # the e-manual: applied as 0, and whether for good it does not say
             self.set("Profile_Acceleration", 0)
+
+    @property
+    def presses(self) -> bool:
+        """Whether it is blocked away from its goal, and gives all it has."""
+        return self.stuck and self.torque and abs(self.goal - self.shaft) > STUCK_STEPS
 
     @property
     def stopped(self) -> bool:
@@ -334,6 +352,11 @@ class Servo:
         self.set("Present_Input_Voltage", round(volts * 10))
         if not self.get("Min_Voltage_Limit") <= round(volts * 10) <= self.get("Max_Voltage_Limit"):
             self.trip(VOLTAGE_BIT)
+
+    def set_celsius(self, celsius: float) -> None:
+        """The winding's temperature; it is felt at the next moment that passes."""
+        self.celsius = celsius
+        self.set("Present_Temperature", round(celsius))
 
     def slip(self, turns: int) -> None:
         """The turn counter is off by whole turns."""

@@ -20,7 +20,7 @@ from lerobot.common.envs.koch_sim.expert import KochExpert, Style
 from lerobot.common.envs.koch_sim.kinematics import OutOfReachError
 from lerobot.common.envs.koch_sim.scene import FPS
 from lerobot.common.envs.koch_sim.world import KochWorld
-from lerobot.common.robot_devices.simulation.faults import Faults
+from lerobot.common.robot_devices.simulation.faults import Faults, inject
 from lerobot.common.robot_devices.simulation.messages import Inbox, send_message
 from lerobot.common.robot_devices.simulation.pty_server import PtyServer, ServoBus
 from lerobot.common.robot_devices.simulation.twin_arm import TwinFollower, TwinLeader
@@ -120,21 +120,12 @@ class Twin:
         return self.state()
 
     def fault(self, kind: str, arm: str = "follower", motor: int = 1, value: float = 0.0) -> tuple[dict, bytes]:
-        """Inject one: vanish, return, restart, trip (bit), volts, celsius, slip (turns) or unplug."""
+        """Inject one of `faults.inject`, or unplug an arm's adapter."""
         index = ("follower", "leader").index(arm)
-        servo = self.buses[index].servos[motor - 1]
-        if kind in ("vanish", "return"):
-            servo.muted = kind == "vanish"
-        elif kind == "unplug":
+        if kind == "unplug":
             self.server.unplug(index)
-        elif kind == "restart":
-            servo.reboot()
-        elif kind == "celsius":
-            servo.celsius = value
         else:
-            {"trip": servo.trip, "volts": servo.set_volts, "slip": servo.slip}[kind](
-                value if kind == "volts" else int(value)
-            )
+            inject(self.buses[index].servos[motor - 1], kind, value)
         return self.state()
 
     def _move_leader(self) -> None:

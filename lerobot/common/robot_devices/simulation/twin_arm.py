@@ -73,10 +73,10 @@ class TwinFollower:
         """One frame of 1/30 s."""
         turns = self._turns()
         for index, servo in enumerate(self.servos):
-            if servo.torque:
+            if servo.torque and not servo.stuck:
                 shaft = self._path[index] + turns[index] * RESOLUTION
                 self._path[index] = servo.move_towards_goal(shaft, 1 / FPS) - turns[index] * RESOLUTION
-            else:
+            elif not servo.torque:
                 self._path[index] = self._true[index]
         self._set_gains()
         self.world.step(self.mounting.degrees(self._path) + self._next_shake())
@@ -85,7 +85,7 @@ class TwinFollower:
         for index, servo in enumerate(self.servos):
             servo.shaft = self._true[index] + turns[index] * RESOLUTION
             servo.watch(1 / FPS)
-            servo.bear(float(shares[index]), 1 / FPS)
+            servo.bear(1.0 if servo.presses else float(shares[index]), 1 / FPS)
             servo.sense()
 
     def goals(self) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 import numpy as np
 
 from lerobot.common.robot_devices.simulation.messages import Inbox, send_message
+from lerobot.common.robot_devices.utils import DeviceError
 
 FPS = 30
 ANSWER_S = 120.0  # a twin that is silent for this long hangs
@@ -72,9 +73,9 @@ class TwinProcess:
         if message is None:
             ended = self.process.poll() is not None
             what = "process ended" if ended else f"process gave no answer within {ANSWER_S:.0f} s"
-            raise RuntimeError(f"The simulated arm's {what}; its own message, if any, stands above.")
+            raise DeviceError(f"The simulated arm's {what}; its own message, if any, stands above.")
         if "error" in message[0]:
-            raise RuntimeError(f"The simulated arm: {message[0]['error']}")
+            raise DeviceError(f"The simulated arm: {message[0]['error']}")
         return message
 
 
