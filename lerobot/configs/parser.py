@@ -236,10 +236,19 @@ def _chosen(cls: type, raw: dict, where: str, prefix: str) -> type:
     return choices[name]
 
 
+def _entry_of_map(hint: Any) -> type | None:
+    """The dataclass that the values of a map are, as cameras by their names."""
+    arguments = typing.get_args(hint) if typing.get_origin(hint) is dict else ()
+    return arguments[1] if arguments and dataclasses.is_dataclass(arguments[1]) else None
+
+
 def _decode_field(hint: Any, value: Any, where: str, name: str) -> Any:
     inner = next((m for m in _members(hint) if dataclasses.is_dataclass(m)), None)
     if inner is not None and isinstance(value, dict):
         return decode(inner, value, where, name + ".")
+    entry = _entry_of_map(hint)
+    if entry is not None and isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
+        return {key: decode(entry, item, where, f"{name}.{key}.") for key, item in value.items()}
     kinds = set(_members(hint))
     if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
         raise ValueError(f"{where}: {name}={str(value).lower()} is no number (a flag without a value means true).")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lerobot.common.robot_devices.control_configs import ControlPipelineConfig
 from lerobot.configs.parser import flags_of, help_text, parse, read_value, split_arguments
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.train import TrainPipelineConfig
@@ -178,3 +179,17 @@ def test_names_and_values_need_no_quotes(text):
 def test_what_is_no_dict_where_only_a_dict_can_be_is_one_message(text):
     with pytest.raises(ValueError, match="expected"):
         read_value(text, {dict})
+
+
+@pytest.mark.parametrize(
+    "camera, message",
+    [
+        ("{type: webcam}", r"robot.cameras.top.type=webcam.*expected one of intelrealsense, opencv, sim"),
+        ("{type: opencv, camera_index: 0, zoom: 2}", r"robot.cameras.top.zoom is not a field of OpenCVCameraConfig"),
+        ("{type: opencv, camera_index: 0, fps: fast}", r"robot.cameras.top.fps='fast' cannot be read"),
+    ],
+)
+def test_a_wrong_camera_is_named_with_what_was_expected(camera, message):
+    with pytest.raises(ValueError, match=message):
+        cameras = f"--robot.cameras={{top: {camera}}}"
+        parse(ControlPipelineConfig, ["--robot.type=koch", "--control.type=teleoperate", cameras])

@@ -191,6 +191,33 @@ def test_the_arm_holds_while_a_camera_hiccups_and_the_run_ends_when_it_stays_fro
     del robot.capture_observation
 
 
+class SetClock:
+    """A robot's clock that is set by `by` seconds when it has told the time for the `at`-th time."""
+
+    lockstep = True
+
+    def __init__(self, clock, at: int, by: float):
+        self.clock, self.at, self.by, self.told = clock, at, by, 0
+
+    def now(self) -> float:
+        self.told += 1
+        return self.clock.now() + (self.by if self.told > self.at else 0.0)
+
+    def wait(self, seconds: float) -> None:
+        assert seconds < 1.5 / 30
+        self.clock.wait(seconds)
+
+
+def test_a_clock_that_is_set_back_makes_a_run_neither_wait_nor_last_longer(robot):
+    real = robot.clock
+    for at in range(12, 16):  # wherever in a tick it happens
+        pace = control_utils.Pace(30)
+        robot.clock = SetClock(real, at, -3600.0)
+        control_utils.control_loop(robot, 0.5, fps=30, pace=pace)
+        assert 15 <= len(pace.periods) + 1 <= 17
+    robot.clock = real
+
+
 def test_the_operator_of_the_simulated_leader_waits_for_a_follower_that_lags(robot):
     robot.reset_scene(0)
     robot.twin.ask("advance", frames=100)  # no goal is sent: the follower stays where it is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from lerobot.common.checks.robot import check_policy_fits, check_task
 from lerobot.common.constants import ACTION, OBS_STATE
 from lerobot.common.robot_devices.robots.arm_setup import mechanical_range
 
+TASK_FIX = "--task=... as it was recorded"
 TOLD_BY_FIT = ("match.cameras", "match.channels", "match.aspect", "match.size", "match.missing")
 
 
@@ -47,7 +49,7 @@ def compare(robot: dict, config, checkpoint: Facts, task: str) -> list[Finding]:
     findings = check_policy_fits(config, features, stats, robot["low"], robot["high"])
     for index, finding in enumerate(findings):
         if finding.code == "robot.policy.picture_size":
-            findings[index] = Finding(finding.code, "error", finding.message, finding.where, fix=finding.fix)
+            findings[index] = replace(finding, severity="error")
     side = Facts(
         label=f"the robot {robot['type']}",
         cameras={key: (shape[-1], *shape[:-1]) for key, shape in robot["cameras"].items()},
@@ -57,7 +59,7 @@ def compare(robot: dict, config, checkpoint: Facts, task: str) -> list[Finding]:
         units=robot["units"],
     )
     findings += [finding for finding in check_match(side, checkpoint) if finding.code not in TOLD_BY_FIT]
-    return findings + check_task(task, checkpoint.tasks)
+    return findings + [replace(finding, fix=TASK_FIX) for finding in check_task(task, checkpoint.tasks)]
 
 
 def is_picture(key: str) -> bool:

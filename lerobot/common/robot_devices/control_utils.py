@@ -175,10 +175,12 @@ def control_loop(
     robot.set_rate(fps)
     robot.resume()
     start, watched, checked = clock.now(), False, time.monotonic()
-    due = start
+    due = seen = start
     try:
         while True:
             tick, work = clock.now(), time.perf_counter()
+            if tick < seen:  # the clock was set back: neither a long wait nor a longer run
+                start, due = start - (seen - tick), tick
             observation, action = _patient_tick(robot, teleoperate, policy, single_task, pace)
             if not watched:
                 robot.watch(True)  # from the first goal on: what comes before may take long
@@ -192,10 +194,11 @@ def control_loop(
             line.show(pace)
             if fps:
                 due = max(due + 1 / fps, tick + SHORTEST_PERIOD / fps)  # a late tick is made up for, in small steps
-                clock.wait(due - clock.now())
+                clock.wait(min(due - clock.now(), 1 / fps))
             if time.monotonic() - checked > HEALTH_S:
                 checked = _check_health(robot)
-            over = clock.now() - start >= end - 1e-6
+            seen = max(tick, clock.now())
+            over = seen - start >= end - 1e-6
             if over or events["exit_early"] or (stop_when is not None and stop_when()):
                 events["exit_early"] = False
                 return
