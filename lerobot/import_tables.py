@@ -63,6 +63,7 @@ MODULES = {
     "lerobot.scripts.server.robot_client": "lerobot.scripts.robot_client",
     "lerobot.scripts.server.configs": "lerobot.common.inference_server.configs",
     "lerobot.find_port": "lerobot.scripts.find_motors_bus_port",
+    "lerobot.find_joint_limits": "lerobot.scripts.lerobot_find_joint_limits",
     "lerobot.record": "lerobot.scripts.lerobot_record",
     "lerobot.replay": "lerobot.scripts.lerobot_replay",
     "lerobot.teleoperate": "lerobot.scripts.lerobot_teleoperate",
@@ -328,9 +329,7 @@ ABSENT = {
     "lerobot.transport": ("the gRPC transport", "lerobot.common.inference_server"),
     "lerobot.async_inference.helpers": ("the gRPC server's helpers", "lerobot.common.inference_server"),
     "lerobot.async_inference.constants": ("the gRPC server's helpers", "lerobot.common.inference_server.configs"),
-    "lerobot.rollout": ("lerobot-rollout", "lerobot.scripts.control_robot"),
-    "lerobot.scripts.lerobot_rollout": ("lerobot-rollout", "lerobot.scripts.control_robot"),
-    "lerobot.scripts.lerobot_find_joint_limits": ("lerobot-find-joint-limits", "lerobot.scripts.lerobot_calibrate"),
+    "lerobot.rollout": ("the strategies of lerobot-rollout", "lerobot.scripts.lerobot_rollout"),
     "lerobot.scripts.lerobot_setup_can": ("lerobot-setup-can", "lerobot.scripts.lerobot_setup_motors"),
     "lerobot.scripts.lerobot_train_tokenizer": (
         "training a FAST tokenizer",

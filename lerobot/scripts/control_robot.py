@@ -5,6 +5,7 @@ python lerobot/scripts/control_robot.py --robot.type=koch_sim --control.type=tel
 
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pprint import pformat
 
@@ -30,10 +31,13 @@ COMMANDS = {
 }
 
 
-def control_robot(cfg: ControlPipelineConfig):
-    """Do what the configuration says; whatever ends it, the arm is landed and its torque switched off."""
+def control_robot(cfg: ControlPipelineConfig, command: Callable | None = None):
+    """Do what the configuration says; whatever ends it, the arm is landed and its torque switched off.
+
+    `command` (robot, control) takes the place of what usually belongs to the control's type.
+    """
     logging.debug("%s", pformat(cfg))
-    command = COMMANDS.get(type(cfg.control))
+    command = command or COMMANDS.get(type(cfg.control))
     if command is None:
         raise NotImplementedError(f"--control.type={cfg.control.type} is not for a Koch arm.")
     robot = make_robot_from_config(cfg.robot, cfg.envelope, cfg.safety != "off")

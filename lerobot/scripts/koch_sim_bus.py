@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import select
 import sys
 import time
@@ -29,6 +30,7 @@ from lerobot.common.utils.utils import run_command
 ARMS = ("follower", "leader")
 WAVE_DEGREES, WAVE_S = 20.0, 6.0  # how far and how slowly a waving leader goes
 TICK_S = 0.02
+CHUNK = 4096
 
 
 class SimulatedPair:
@@ -108,19 +110,20 @@ def write_calibrations(folder: Path) -> None:
 def serve(pair: SimulatedPair, seconds: float | None) -> None:
     """Obey typed lines until the time is over or Ctrl-C."""
     end = math.inf if seconds is None else time.monotonic() + seconds
+    keyboard, typed = sys.stdin.fileno(), b""
     listening = True
     while time.monotonic() < end:
         pair.tick()
-        ready = select.select([sys.stdin], [], [], TICK_S)[0] if listening else time.sleep(TICK_S)
-        if not ready:
+        if not select.select([keyboard] if listening else [], [], [], TICK_S)[0]:
             continue
-        line = sys.stdin.readline()
-        listening = bool(line)
-        try:
-            if line.strip():
-                pair.command(line)
-        except ValueError as e:
-            print(e, flush=True)
+        data = os.read(keyboard, CHUNK)
+        listening = bool(data)
+        *lines, typed = (typed + data).split(b"\n")
+        for line in filter(bytes.strip, lines):
+            try:
+                pair.command(line.decode(errors="replace"))
+            except ValueError as e:
+                print(e, flush=True)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from lerobot.common.player.chunk_player import ChunkPlayer
 from lerobot.common.robot_devices.control_utils import control_loop, landing_on_signals
 from lerobot.common.robot_devices.newer_flags import translate_robot
 from lerobot.common.robot_devices.pace import Pace
-from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
+from lerobot.common.robot_devices.preflight import Plan, count_problems, format_table, preflight
 from lerobot.common.robot_devices.robots.utils import make_robot_from_config
 from lerobot.common.utils.io_utils import write_json
 from lerobot.common.utils.utils import init_logging, run_command
@@ -53,7 +53,7 @@ class RobotClient:
         print(format_table(rows, findings), flush=True)
         errors = sum(finding.severity == "error" for finding in findings)
         if errors:
-            raise ValueError(f"{errors} problems in the table above; torque was not switched on.")
+            raise ValueError(f"{count_problems(errors)} in the table above; torque was not switched on.")
         robot.energise()
         if hasattr(robot, "reset_scene"):
             robot.reset_scene(robot.seed)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from lerobot.common.policies.act.modeling_act import ACTPolicy
 from lerobot.common.policies.factory import make_pre_post_processors
 from lerobot.common.robot_devices import control_utils, recording, viewer
 from lerobot.common.robot_devices.cameras.base import StaleFrameError
-from lerobot.common.robot_devices.control_configs import TeleoperateControlConfig, parse_control
+from lerobot.common.robot_devices.control_configs import RecordControlConfig, TeleoperateControlConfig, parse_control
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 from lerobot.common.robot_devices.preflight import Plan, preflight
 from lerobot.common.robot_devices.robots.configs import JOINTS
@@ -31,6 +32,7 @@ from lerobot.common.robot_devices.supervisor import Supervision
 from lerobot.common.training.checkpoint import RECORD_NAME
 from lerobot.common.training.record import describe_dataset
 from lerobot.scripts.control_robot import control_robot
+from lerobot.scripts.lerobot_find_joint_limits import find_joint_limits
 
 SIM = ["--robot.type=koch_sim", "--robot.time=lockstep", "--robot.supervise=false"]
 RECORD = [
@@ -111,6 +113,29 @@ def test_pictures_of_the_twin_are_recorded_and_a_policy_runs(tmp_path, capsys):
     assert table["action"].isfinite().all()
     # The same start and a policy that was reset: both episodes' first actions are the arm's rest pose, ramped from.
     assert (table["action"][0] - table["action"][15]).abs().max() < 3.0
+
+
+def test_a_rollout_moves_the_arm_and_records_nothing(robot, monkeypatch, tmp_path, capsys):
+    runner = control_utils.PolicyRunner(SimpleNamespace(reset=lambda: None), None, None)
+    target = torch.tensor([20.0, *REST[1:]])
+    runner.act = lambda observation, task: target
+    monkeypatch.setattr(recording, "_load_policy", lambda *_: runner)
+    monkeypatch.setattr(recording, "_with_player", lambda *_: runner)
+    monkeypatch.setattr(recording, "_plan", lambda *_: Plan())
+    robot.disconnect(land=False)
+    cfg = RecordControlConfig(
+        repo_id="none/eval_rollout", single_task="Pick.", root=str(tmp_path / "no"), episode_time_s=2
+    )
+    recording.rollout(robot, cfg)
+    assert robot.follower_positions()[0] == pytest.approx(20, abs=3)
+    assert "no success (seed 0)" in capsys.readouterr().out and not (tmp_path / "no").exists()
+
+
+def test_the_reach_of_every_joint_is_read_while_the_leader_moves(robot, capsys):
+    robot.disconnect(land=False)
+    reach = find_joint_limits(robot, TeleoperateControlConfig(fps=30, teleop_time_s=3))
+    assert reach.high[1] - reach.low[1] > 20 and reach.low[0] <= reach.high[0]
+    assert "main_shoulder_lift" in capsys.readouterr().out
 
 
 def test_pictures_are_processed_only_for_a_new_plan_and_actions_are_those_of_every_tick(tmp_path):
@@ -379,13 +404,14 @@ def test_a_policy_trained_in_other_units_is_refused_before_torque(tmp_path, caps
         f"--robot.cameras={cameras}")  # fmt: skip
     dataset = LeRobotDataset("me/cubes", root=root)
     checkpoint = make_checkpoint(dataset, tmp_path / "checkpoint")
-    trained_on = {**describe_dataset(dataset), "units": "normalized", "tasks": ["Fold."]}
+    trained_on = {**describe_dataset(dataset), "units": "normalized", "tasks": ["Fold."], "fps": 15}
     (checkpoint / RECORD_NAME).write_text(json.dumps({"dataset": trained_on}))
-    with pytest.raises(ValueError, match="1 problems in the table"):
+    with pytest.raises(ValueError, match="1 problem in the table"):
         run(*RECORD, "--control.repo_id=me/eval_cubes", f"--control.root={tmp_path / 'eval_cubes'}",
-            f"--control.policy.path={checkpoint}", f"--robot.cameras={cameras}")  # fmt: skip
+            f"--control.policy.path={checkpoint}", f"--robot.cameras={cameras}", "--control.fps=30")  # fmt: skip
     table = capsys.readouterr().out
     assert "those of the checkpoint in 'normalized'" in table and "Fold." in table
+    assert "at 15 fps, the loop runs at 30: they are 2 times as fast" in table and "-> --control.fps=15" in table
 
 
 def write_actions(root, actions, names=None):
@@ -441,6 +467,13 @@ def test_actions_that_no_arm_can_follow_are_not_replayed(tmp_path, capsys):
     with pytest.raises(ValueError, match="torque was not switched on"):
         replaying(tmp_path / "cubes")
     assert "leave the arm's range at the joints [0]" in capsys.readouterr().out
+
+
+def test_an_episode_that_there_is_not_is_not_replayed(tmp_path):
+    write_actions(tmp_path / "cubes", [REST, REST])
+    with pytest.raises(ValueError, match="--control.episode=7: .* has 0 to 0"):
+        run(*SIM, "--control.type=replay", "--control.repo_id=me/cubes", f"--control.root={tmp_path / 'cubes'}",
+            "--control.episode=7")  # fmt: skip
 
 
 def test_recorded_actions_that_are_no_numbers_are_told():
@@ -522,7 +555,7 @@ def test_an_arm_that_presses_against_the_table_shuts_down_and_the_run_ends():
     robot = make_robot("koch_sim", time="lockstep", cameras={}, supervise=False, overload=True)
     robot.connect()
     low = torch.tensor([0.0, -15.0, -10.0, 0.0, 0.0, 10.0])
-    with pytest.raises(ConnectionError, match="Hardware error of .*: overload"):
+    with pytest.raises(ConnectionError, match="shoulder_lift: overload|Hardware error of .*: overload"):
         for _ in range(30 * 30):
             robot.send_action(low)
             robot.clock.wait(1 / 30)
@@ -555,7 +588,7 @@ def test_a_policy_that_orders_the_joints_differently_is_refused_before_torque(tm
     trained_on = describe_dataset(dataset)
     trained_on["features"]["action"]["names"] = list(reversed(trained_on["features"]["action"]["names"]))
     (checkpoint / RECORD_NAME).write_text(json.dumps({"dataset": trained_on}))
-    with pytest.raises(ValueError, match="1 problems in the table"):
+    with pytest.raises(ValueError, match="1 problem in the table"):
         run(*RECORD, "--control.repo_id=me/eval_cubes", f"--control.root={tmp_path / 'eval_cubes'}",
             f"--control.policy.path={checkpoint}", f"--robot.cameras={cameras}")  # fmt: skip
     assert "checkpoint's training orders the joints gripper" in capsys.readouterr().out

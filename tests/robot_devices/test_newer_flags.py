@@ -8,6 +8,7 @@ import pytest
 from lerobot.common.robot_devices.control_configs import RecordControlConfig, parse_control
 from lerobot.common.robot_devices.newer_flags import translate, translate_robot
 from lerobot.common.robot_devices.robots.configs import JOINTS
+from lerobot.scripts.lerobot_rollout import parse as rollout_flags
 
 SIM = "--robot.type=koch_sim"
 REPLAY = ["--robot.type=koch_follower", "--robot.port=x", "--dataset.repo_id=a/b", "--dataset.episode=0"]
@@ -130,3 +131,17 @@ def test_the_calibration_that_newer_releases_keep_for_an_id_is_used(tmp_path):
     own.write_text("{}")
     os.utime(own, (2e9, 2e9))
     assert not any("follower_calibration" in flag for flag in translate("replay", named)), "calibrated here since"
+
+
+def test_a_rollout_is_a_policy_run_that_records_nothing(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"type": "act"}))
+    policy = [SIM, f"--policy.path={tmp_path}"]
+    config = rollout_flags([*policy, "--task=Pick.", "--inference.type=async", "--duration=20", "--strategy.type=base"])
+    control = config.control
+    assert (control.single_task, control.player, control.episode_time_s) == ("Pick.", "async", 20)
+    assert control.fps is None and rollout_flags([*policy, "--fps=15"]).control.fps == 15
+    assert rollout_flags(policy).control.episode_time_s == float("inf")
+    with pytest.raises(ValueError, match="--strategy.type=dagger cannot be had"):
+        rollout_flags([*policy, "--strategy.type=dagger"])
+    with pytest.raises(ValueError, match="--policy.path"):
+        rollout_flags([SIM])

@@ -81,6 +81,24 @@ def test_the_first_target_is_approached_slowly_after_any_number_of_held_ticks():
     assert np.abs(np.diff(commands[:, 0])).max() <= 45.0 * DT * 1.01
 
 
+def test_on_the_slow_way_all_joints_arrive_together():
+    """Each at its own pace would leave the straight line: lift and pan do not fit under the same table."""
+    made = envelope(speed=360.0, acceleration=6000.0, ramp_speed=30.0)
+    made.engage([-10.0, 20.0])
+    start, target = np.array([-10.0, 20.0]), np.array([40.0, 5.0])
+    commands = drive(made, [target] * 60)
+    share = (commands - start) / (target - start)
+    np.testing.assert_allclose(share[:, 0], share[:, 1], atol=1e-3)
+    assert np.abs(np.diff(commands[:, 0])).max() <= 30.0 * DT * 1.01 and commands[-1] == pytest.approx(target)
+    assert made.counts == {("ramp", "a"): 1}
+
+
+def test_the_slow_way_ends_for_a_target_that_stays_outside_of_the_range():
+    made = envelope(speed=360.0, acceleration=6000.0, ramp_speed=30.0)
+    drive(made, [[40.0, 90.0]] * 60)
+    assert made.limit([45.0, 90.0])[0] == pytest.approx(45.0), "the other joint moves at its own speed again"
+
+
 def test_after_missed_ticks_the_arm_starts_again_slowly():
     made = envelope(speed=1000.0, acceleration=1e6, ramp_speed=30.0, hold_after_s=0.3)
     made.limit([0.0, 0.0], now=0.0)

@@ -14,6 +14,7 @@ DAY_S = 86_400
 OLD_CALIBRATION_DAYS = 90
 HOT_SHARE = 0.95  # of the temperature limit
 FULL_SCALE = 101.0  # of -100..100, with room for rounding
+SAME_RATE = 0.02  # two rates within this share are the same
 SLOWEST_CAMERA = 0.8  # of the rate that is asked for; half a second is measured
 # Bits of Drive_Mode that a Koch arm must not have set.
 ODD_DRIVE_MODES = {4: "its speed limit would be read as a time", 8: "a goal would switch its torque on"}
@@ -192,6 +193,16 @@ def check_rate(name: str, rate: float, wanted: float) -> list[Finding]:
     return [Finding("robot.camera.slow", "warning", text, Where(feature=name), {"rate": rate}, fix=fix)]
 
 
+def check_trained_rate(fps: float, trained: float | None) -> list[Finding]:
+    """Whether actions are sent as fast as they were recorded; at another rate every motion is faster or slower."""
+    if trained is None or abs(fps - trained) < SAME_RATE * trained:
+        return []
+    text = f"The checkpoint learned motions at {trained:g} fps, the loop runs at {fps:g}: they are {fps / trained:.2g} "
+    text += "times as fast."
+    fix = f"--control.fps={trained:g}"
+    return [Finding("robot.policy.fps", "warning", text, evidence={"trained": trained, "fps": fps}, fix=fix)]
+
+
 def check_dataset_fits(robot_features: dict, robot_type: str, fps: float, units: str, meta) -> list[Finding]:
     """Whether a recording can be continued with, or replayed on, this robot."""
     found = []
@@ -199,15 +210,17 @@ def check_dataset_fits(robot_features: dict, robot_type: str, fps: float, units:
     theirs = {key: _comparable(f) for key, f in meta.features.items() if key in ours or _recorded(key)}
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
-            text = f"'{key}': the robot gives {ours.get(key, 'nothing')}, the dataset has {theirs.get(key, 'nothing')}."
-            fix = "--robot.cameras and the arms as they were at the recording, or another --control.repo_id"
+            text = f"'{key}': the robot gives {_in_words(ours.get(key))}, the dataset has {_in_words(theirs.get(key))}."
+            what = "--robot.cameras" if "image" in key else "the arm's motors"
+            fix = f"{what} as at the recording, or another --control.repo_id"
             found.append(Finding("robot.dataset.feature", "error", text, Where(feature=key), fix=fix))
     if meta.fps != fps:
         text = f"The dataset has {meta.fps} fps, asked for are {fps}."
         found.append(Finding("robot.dataset.fps", "error", text, fix=f"--control.fps={meta.fps}"))
     if meta.robot_type != robot_type:
         text = f"The dataset was recorded with '{meta.robot_type}', this is '{robot_type}'."
-        found.append(Finding("robot.dataset.type", "error", text, fix=f"--robot.type={meta.robot_type}"))
+        fix = f"--robot.type={meta.robot_type}, or another --control.repo_id"
+        found.append(Finding("robot.dataset.type", "error", text, fix=fix))
     theirs = recorded_units(meta.info.get("units"), meta.features.get("action", {}), meta.stats) or "legacy"
     return found + check_units(units, theirs, "dataset")
 
@@ -325,6 +338,17 @@ def check_task(task: str, known: list[str]) -> list[Finding]:
 def _comparable(feature: dict) -> dict:
     dtype = "picture" if len(feature["shape"]) == 3 else feature["dtype"]
     return {"dtype": dtype, "shape": tuple(feature["shape"]), "names": feature["names"]}
+
+
+def _in_words(feature: dict | None) -> str:
+    if feature is None:
+        return "nothing"
+    if feature["dtype"] == "picture":
+        height, width, channels = feature["shape"]
+        return f"pictures of {width}x{height} with {channels} channels"
+    names = feature["names"]
+    joints = ", ".join(map(str, names)) if isinstance(names, list) else names
+    return f"{feature['dtype']} {feature['shape']} ({joints})"
 
 
 def _recorded(key: str) -> bool:

@@ -57,7 +57,7 @@ class RecordControlConfig(ControlConfig):
     # chunk that is being played)
     player: str = "sync"
     fade: int = FADE  # actions over which a chunk of --control.player=async takes over from the one before; 0: at once
-    fps: int | None = None  # empty: 30, or the dataset's
+    fps: int | None = None  # empty: that of the dataset, or of the policy's training, or 30
     warmup_time_s: float = 10
     episode_time_s: float = 60
     reset_time_s: float = 60

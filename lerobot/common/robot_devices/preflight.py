@@ -21,6 +21,7 @@ from lerobot.common.checks.robot import (
     check_policy_fits,
     check_rate,
     check_task,
+    check_trained_rate,
     check_units,
     recorded_units,
 )
@@ -40,6 +41,7 @@ class Plan:
     statistics: dict[str, Any] = field(default_factory=dict)  # of the checkpoint
     policy_units: str | None = None
     policy_actions: dict[str, Any] = field(default_factory=dict)  # the feature `action` that it was trained on
+    trained_fps: float | None = None  # at which its actions were recorded
     replayed: Any = None  # recorded actions float (T, A), and
     replayed_meta: Any = None  # what their dataset says about them
     known_tasks: list[str] = field(default_factory=list)
@@ -123,6 +125,8 @@ def _policy(robot, plan: Plan, rows: list[tuple[str, str]]) -> list[Finding]:
     if plan.policy_units is not None:
         findings += check_units(robot.units, plan.policy_units, "checkpoint")
     findings += check_joints(robot.motor_features["action"]["names"], plan.policy_actions, "checkpoint's training")
+    if plan.fps is not None:
+        findings += check_trained_rate(plan.fps, plan.trained_fps)
     references = ghost.load_references(config.pretrained_path) if config.pretrained_path else {}
     live = {name: c.read_latest() for name, c in robot.cameras.items() if c.is_connected and c.age_ms < 1e9}
     findings += ghost.check_cameras(live, references)
@@ -181,5 +185,10 @@ def format_table(rows: list[tuple[str, str]], findings: list[Finding]) -> str:
         if finding.fix:
             lines.append(f"     -> {finding.fix}")
     errors = sum(finding.severity == "error" for finding in findings)
-    lines.append(f"  {errors} problems: nothing was moved." if errors else "  ready")
+    lines.append(f"  {count_problems(errors)}: nothing was moved." if errors else "  ready")
     return "\n".join(["Preflight", *lines])
+
+
+def count_problems(count: int) -> str:
+    """`1 problem`, `2 problems`."""
+    return f"{count} problem{'s' if count != 1 else ''}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from lerobot.common.robot_devices.episodes import Recording
 from lerobot.common.robot_devices.keyboard import HINT
 from lerobot.common.robot_devices.motors.calibration import save_calibration
 from lerobot.common.robot_devices.pace import Pace
-from lerobot.common.robot_devices.preflight import Plan, format_table, preflight
+from lerobot.common.robot_devices.preflight import Plan, count_problems, format_table, preflight, sentence
 from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
 from lerobot.common.robot_devices.viewer import open_viewer
 from lerobot.common.training.record import read_record
@@ -68,11 +69,11 @@ def prepare(robot, plan: Plan) -> None:
     print(format_table(rows, findings), flush=True)
     errors = sum(finding.severity == "error" for finding in findings)
     if errors:
-        raise ValueError(f"{errors} problems in the table above; torque was not switched on.")
+        raise ValueError(f"{count_problems(errors)} in the table above; torque was not switched on.")
     robot.energise()
 
 
-def teleoperate(robot, cfg: TeleoperateControlConfig) -> None:
+def teleoperate(robot, cfg: TeleoperateControlConfig, each_tick: Callable[[], None] = lambda: None) -> None:
     """Let the follower follow until the time is over or Ctrl-C."""
     viewer = open_viewer("teleop", cfg)
     prepare(robot, Plan(fps=cfg.fps))
@@ -80,7 +81,8 @@ def teleoperate(robot, cfg: TeleoperateControlConfig) -> None:
         robot.reset_scene(robot.seed)
     if cfg.teleop_time_s is None:
         logging.info("The follower follows until Ctrl-C.")
-    control_loop(robot, cfg.teleop_time_s, teleoperate=True, display_data=viewer or False, fps=cfg.fps)
+    words = {"display_data": viewer or False, "fps": cfg.fps, "stop_when": each_tick}
+    control_loop(robot, cfg.teleop_time_s, teleoperate=True, **words)
 
 
 # --- record -------------------------------------------------------------------------------------------------------
@@ -92,7 +94,7 @@ def record(robot, cfg: RecordControlConfig):
     viewer = open_viewer("record", cfg)
     dataset = _existing_dataset(cfg)
     policy = _load_policy(cfg, robot.robot_type)
-    fps = cfg.fps or (dataset.fps if dataset else DEFAULT_FPS)
+    fps = cfg.fps or (dataset.fps if dataset else _trained_on(cfg).get("fps") or DEFAULT_FPS)
     prepare(robot, _plan(cfg, dataset, policy, fps))
     if dataset is not None and cfg.policy is not None:
         _warn_of_another_policy(dataset.meta.info, cfg.policy)
@@ -120,6 +122,29 @@ def record(robot, cfg: RecordControlConfig):
         _push(dataset, cfg)
     log_say("Exiting", cfg.play_sounds)
     return dataset
+
+
+def rollout(robot, cfg: RecordControlConfig) -> None:
+    """Let a policy move the arm for `episode_time_s`, or until a simulated one has succeeded; nothing is recorded."""
+    viewer = open_viewer("record", cfg)
+    policy = _load_policy(cfg, robot.robot_type)
+    fps = cfg.fps or _trained_on(cfg).get("fps") or DEFAULT_FPS
+    prepare(robot, _plan(cfg, None, policy, fps))
+    policy = _with_player(policy, cfg, fps, robot)
+    simulated = hasattr(robot, "reset_scene")
+    if simulated:
+        robot.reset_scene(robot.seed)
+    pace, words = Pace(fps), {"fps": fps, "single_task": sentence(robot, cfg.single_task)}
+    policy.reset()
+    try:
+        stop_when = (lambda: robot.success) if simulated else None
+        words |= {"display_data": viewer or False, "policy": policy, "pace": pace, "stop_when": stop_when}
+        control_loop(robot, cfg.episode_time_s, **words)
+    finally:
+        policy.close()
+    if simulated:
+        print(f"Outcome: {'success' if robot.success else 'no success'} (seed {robot.seed})", flush=True)
+    print("\n".join([str(pace.summary()), *policy.lines()]), flush=True)
 
 
 def _existing_dataset(cfg: RecordControlConfig):
@@ -234,13 +259,19 @@ def _plan(cfg: RecordControlConfig, dataset, policy: PolicyRunner | None, fps: f
     if policy is not None:
         plan.policy_config = policy.policy.config
         plan.statistics = _statistics(policy.postprocessor)
-        trained_on = (read_record(cfg.policy.pretrained_path) or {}).get("dataset", {})
+        trained_on = _trained_on(cfg)
         action = trained_on.get("features", {}).get("action", {})
         plan.policy_units = recorded_units(trained_on.get("units"), action, trained_on.get("stats", {}))
         plan.policy_actions = action
-        plan.known_tasks = trained_on.get("tasks", [])
+        plan.known_tasks, plan.trained_fps = trained_on.get("tasks", []), trained_on.get("fps")
         plan.overlay_dir = Path("outputs/ghost") / cfg.repo_id.split("/")[1]
     return plan
+
+
+def _trained_on(cfg: RecordControlConfig) -> dict:
+    """What a checkpoint keeps about the dataset of its training; empty without a policy, or where it keeps nothing."""
+    record = None if cfg.policy is None else read_record(cfg.policy.pretrained_path)
+    return (record or {}).get("dataset", {})
 
 
 def _statistics(postprocessor) -> dict:
@@ -256,9 +287,12 @@ def _statistics(postprocessor) -> dict:
 
 def replay(robot, cfg: ReplayControlConfig) -> None:
     """Glide to the first recorded action, then send the episode's actions at its rate."""
-    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
 
-    dataset = LeRobotDataset(cfg.repo_id, root=cfg.root, episodes=[cfg.episode], download_videos=False)
+    meta = LeRobotDatasetMetadata(cfg.repo_id, root=cfg.root)
+    if not 0 <= cfg.episode < meta.total_episodes:
+        raise ValueError(f"--control.episode={cfg.episode}: '{meta.root}' has 0 to {meta.total_episodes - 1}.")
+    dataset = LeRobotDataset(cfg.repo_id, root=cfg.root, episodes=[cfg.episode], download_videos=False, meta=meta)
     actions = dataset.table["action"]
     fps = cfg.fps or dataset.fps
     if robot.cameras:

@@ -171,7 +171,7 @@ class SafetyEnvelope:
         self._last: list[float] | None = None
         self._velocity: list[float] = []
         self._catching_up: list[bool] = []
-        self._starting, self._ramping = True, False
+        self._starting, self._ramping, self._slowed = True, False, False
         self._refused = 0
         self._tick = period
         self._time: float | None = None
@@ -216,10 +216,11 @@ class SafetyEnvelope:
         if self._starting:  # a first target nearby is no jump: the motion begins at once
             far = max(abs(a - b) for a, b in zip(self._last, values, strict=True))
             # Holding, until a policy's first action is there, is no start.
-            self._starting, self._ramping = far <= SLACK, far > self.config.ramp_from
-        ramping = self._ramping
-        self._last = [self._joint(index, value, ramping) for index, value in enumerate(values)]
-        if ramping:
+            self._starting, self._ramping, self._slowed = far <= SLACK, far > self.config.ramp_from, False
+        values = [self._inside(index, value) for index, value in enumerate(values)]
+        share = self._share_of_way(values) if self._ramping else 1.0
+        self._last = [self._joint(index, value, share) for index, value in enumerate(values)]
+        if self._ramping:
             near = self.config.ramp_speed * self.period
             self._ramping = not all(abs(a - b) < near for a, b in zip(self._last, values, strict=True))
         return np.array(self._last, dtype=np.float32)
@@ -246,14 +247,34 @@ class SafetyEnvelope:
                 "damaged. Use an earlier checkpoint."
             )
 
-    def _joint(self, index: int, target: float, ramping: bool) -> float:
+    def _inside(self, index: int, target: float) -> float:
+        name, low, high, *_ = self._rows[index]
+        inside = min(max(target, low), high)
+        if abs(inside - target) > SLACK:
+            self._note(RANGE, name, f"target {target:.1f}, range {low:.1f} to {high:.1f}")
+        return inside
+
+    def _share_of_way(self, targets: list[float]) -> float:
+        """Of the way to a far first target, what is gone in this tick: the same for all joints, which arrive together.
+
+        Each at its own pace would leave the straight line, and could press the arm against the table.
+        """
+        ways = [abs(target - last) for target, last in zip(targets, self._last, strict=True)]
+        furthest, most = max(ways), self.config.ramp_speed * self._tick
+        if furthest <= most:
+            return 1.0
+        if not self._slowed:
+            text = f"{furthest / self._tick:.0f} per second asked, {self.config.ramp_speed:.0f} allowed"
+            self._note(RAMP, self._rows[ways.index(furthest)][0], text)
+            self._slowed = True
+        return most / furthest
+
+    def _joint(self, index: int, wanted: float, share: float) -> float:
+        """The command of one joint for a target inside its range, of the way to which it shall go a share."""
         name, low, high, speed, acceleration = self._rows[index]
         last, before, dt = self._last[index], self._velocity[index], self._tick
-        wanted = min(max(target, low), high)
-        if abs(wanted - target) > SLACK:
-            self._note(RANGE, name, f"target {target:.1f}, range {low:.1f} to {high:.1f}")
         way = wanted - last
-        asked, top = way / dt, min(speed, self.config.ramp_speed) if ramping else speed
+        asked, top = share * way / dt, speed
         # A motion inside range and acceleration can always stop before the end of the range.
         top = min(top, self._stoppable(high - last if asked > 0 else last - low, acceleration))
         if self._catching_up[index]:
@@ -263,7 +284,7 @@ class SafetyEnvelope:
             velocity, self._catching_up[index] = asked, False
         else:
             if not self._catching_up[index]:
-                self._note_rate(name, asked, top, (asked - before) / dt, acceleration, ramping)
+                self._note_rate(name, asked, top, (asked - before) / dt, acceleration)
             self._catching_up[index] = True
             top = min(top, self._stoppable(abs(way), acceleration))
             velocity = min(max(asked, -top), top)
@@ -281,12 +302,11 @@ class SafetyEnvelope:
         whole = math.floor((math.sqrt(8 * units + 1) - 1) / 2)
         return step * (whole + (units - whole * (whole + 1) / 2) / (whole + 1))
 
-    def _note_rate(self, name: str, speed: float, top: float, change: float, most: float, ramping: bool) -> None:
+    def _note_rate(self, name: str, speed: float, top: float, change: float, most: float) -> None:
         if abs(speed) > top * (1 + SLACK):
-            self._note(RAMP if ramping else SPEED, name, f"{abs(speed):.0f} per second asked, {top:.0f} allowed")
+            self._note(SPEED, name, f"{abs(speed):.0f} per second asked, {top:.0f} allowed")
         else:
-            text = f"{abs(change):.0f} per second squared asked, {most:.0f} allowed"
-            self._note(RAMP if ramping else ACCELERATION, name, text)
+            self._note(ACCELERATION, name, f"{abs(change):.0f} per second squared asked, {most:.0f} allowed")
 
     def _note(self, kind: str, joint: str, text: str) -> None:
         self.counts[kind, joint] += 1
@@ -314,6 +334,12 @@ class SafetyEnvelope:
 class Unlimited(SafetyEnvelope):
     """`--safety=off`: only targets that are not finite are refused."""
 
-    def _joint(self, index: int, target: float, ramping: bool) -> float:
-        self._velocity[index] = (target - self._last[index]) / self._tick
+    def _inside(self, index: int, target: float) -> float:
         return target
+
+    def _share_of_way(self, targets: list[float]) -> float:
+        return 1.0
+
+    def _joint(self, index: int, wanted: float, share: float) -> float:
+        self._velocity[index] = (wanted - self._last[index]) / self._tick
+        return wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import time
 from pathlib import Path
@@ -17,6 +18,8 @@ MOST_INDICES = 60
 TOLERANCE = 1e-3  # between the rate asked for and the rate given
 MOCK_SIZE = (640, 480)
 MOCK_FPS = 30
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # that a camera does not open is told here
 
 
 class OpenCVCamera(Camera):

@@ -94,14 +94,18 @@ class DynamixelMotorsBus:
         self._port.open()
         self.is_connected = True
 
-    def disconnect(self, torque_off: bool = True) -> None:
-        """Switch torque off (unless told not to) and close the port; what fails on the way is logged, not raised."""
+    def disconnect(self, torque_off: bool = True, energised: bool = True) -> None:
+        """Switch torque off (unless told not to) and close the port; what fails on the way is logged, not raised.
+
+        Where nobody `energised` the arm, motors that do not answer are no reason for alarm.
+        """
         self._require()
         if torque_off:
             try:
                 self.set_torque(False)
             except (ConnectionError, RuntimeError) as e:
-                logging.error("Torque could not be switched off on '%s': %s CUT THE POWER of the arm.", self.port, e)
+                text = "Torque could not be switched off on '%s': %s CUT THE POWER of the arm."
+                logging.log(logging.ERROR if energised else logging.DEBUG, text, self.port, e)
         with contextlib.suppress(OSError):
             self._port.close()
         self.is_connected = False

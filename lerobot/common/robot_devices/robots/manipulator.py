@@ -63,7 +63,7 @@ class ManipulatorRobot:
         self.envelopes: dict[str, SafetyEnvelope] = {}
         self.resting: dict[str, np.ndarray] = {}  # where each follower lay before torque was switched on
         self.supervision: Supervision | None = None
-        self.is_connected = self.is_open = False
+        self.is_connected = self.is_open = self._energised = False
         self.findings: list[Finding] = []
         self.logs: dict = {}
         self._watched, self._last_command = False, 0.0
@@ -142,16 +142,16 @@ class ManipulatorRobot:
             raise ValueError("The robot has neither arms nor cameras: nothing to connect.")
         self.is_open, self.findings = True, []
         for name, bus in self.buses.items():
-            self._try(f"robot.{name}.port", bus.connect)
+            self._try(f"robot.{name}.port", name, bus.connect)
         for name, camera in self.cameras.items():
-            self._try(f"robot.camera.{name}", camera.connect)
+            self._try(f"robot.camera.{name}", f"camera {name}", camera.connect)
         return self.findings
 
-    def _try(self, code: str, action) -> None:
+    def _try(self, code: str, who: str, action) -> None:
         try:
             action()
         except (OSError, ValueError) as e:
-            self.findings.append(Finding(code, "error", str(e)))
+            self.findings.append(Finding(code, "error", f"{who}: {e}"))
 
     def check(self) -> list[Finding]:
         """What is wrong with ports, cameras, motors and calibration files; nothing moves."""
@@ -166,6 +166,7 @@ class ManipulatorRobot:
 
     def energise(self, calibrate: bool = True) -> None:
         """Torque off, calibrate, find the present pose, configure, and switch the followers' torque on."""
+        self._energised = True
         for name, bus in self.buses.items():
             bus.set_torque(False)
             if stopped := bus.wake():
@@ -431,7 +432,7 @@ class ManipulatorRobot:
             logging.info("%s", envelope.summary())
         for bus in self.buses.values():
             if bus.is_connected:
-                bus.disconnect()
+                bus.disconnect(energised=self._energised)
         for camera in self.cameras.values():
             if camera.is_connected:
                 camera.disconnect()
@@ -439,7 +440,7 @@ class ManipulatorRobot:
             self.supervision.finish()
             self.supervision = None
         self.envelopes, self.resting = {}, {}
-        self.is_connected = self.is_open = False
+        self.is_connected = self.is_open = self._energised = False
 
     def __enter__(self) -> ManipulatorRobot:
         self.connect()
