@@ -11,7 +11,7 @@ import numpy as np
 from lerobot.common.inference_server import wire
 
 STATE = {"observation.state": [np.zeros(6, np.float32)]}
-OBSERVE = wire.encode("observe", sequence=1, task="pick", observation=STATE, continues=None)
+OBSERVE = wire.encode("observe", sequence=1, task="pick", observation=STATE, continues=None, noise=None)
 CHUNK = wire.encode(
     "chunk", sequence=1, actions=np.zeros((10, 6), np.float32), planned=None, milliseconds={"model": 1.0}
 )

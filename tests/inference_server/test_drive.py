@@ -29,10 +29,11 @@ class Waving(Counting):
 
     def __init__(self, step: float = 0.5, fail=None):
         super().__init__()
-        self.step, self.fail = step, fail
+        self.step, self.fail, self.options = step, fail, []
 
-    def plan(self, observation, task, robot_type, continues):
+    def plan(self, observation, task, robot_type, options):
         self.seen.append(task)
+        self.options.append(options)
         if self.fail is not None:
             self.fail(len(self.seen))
         steps = np.zeros((10, 6), np.float32)
@@ -89,6 +90,16 @@ def test_a_policy_on_a_server_moves_the_arm_and_the_run_is_reported(serve, tmp_p
     assert numbers == json.loads(report.read_text())
     assert numbers["ticks"] == 60 and numbers["lost_requests"] == 0 and numbers["latency"]["transport"]["n"] > 0
     until(lambda: not server.clients)  # it said goodbye
+
+
+def test_async_chunks_of_a_run_are_asked_for_with_the_noise_of_their_ticks(serve, client_for):
+    planner = Waving()
+    client = client_for(serve(planner).address, "--player=async", "--duration_s=2", f"--deadline_s={LONGEST_S}")
+    client.prepare()
+    tried = len(planner.options)
+    client.run()
+    noise = [options["noise"] for options in planner.options[tried:]]
+    assert len({one.seed for one in noise}) == 1 and noise[0].first == 0 < noise[-1].first <= 60
 
 
 def test_a_lost_server_makes_the_arm_hold_and_then_land_with_torque_off(serve, client_for):

@@ -136,7 +136,7 @@ def test_a_picture_of_another_size_than_announced_is_refused(serve, connect):
 def test_another_version_is_refused_with_a_message_that_names_both(serve, connect):
     client = connect(serve().address)
     client._open()
-    with pytest.raises(RefusedError, match="version 9 of the protocol, this one 1"):
+    with pytest.raises(RefusedError, match=f"version 9 of the protocol, this one {wire.VERSION}"):
         client._ask(wire.PREFIX.pack(wire.MAGIC, 9) + b"\x80", "welcome", None)
 
 
@@ -195,7 +195,8 @@ def test_the_newest_observation_wins_while_the_model_is_busy():
     server._hello(b"peer", hello)
     for sequence in (1, 2, 3):  # nothing computes yet
         state = {"observation.state": [np.zeros(6, np.float32)]}
-        server._observe(b"peer", {"sequence": sequence, "task": "", "observation": state, "continues": None})
+        more = {"continues": None, "noise": None}
+        server._observe(b"peer", {"sequence": sequence, "task": "", "observation": state, **more})
     assert [work.sequence for work in server._waiting.values()] == [3] and server.superseded == 2
     server.close()
 

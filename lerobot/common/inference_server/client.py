@@ -201,17 +201,20 @@ class RemotePolicy:
         """The chunk float32 (T, A) for an observation: state float32 (S,), pictures uint8 (H, W, 3); ServerError."""
         return torch.from_numpy(self.request(self.observe(observation))["actions"].copy())
 
-    def request(self, frames: list[Mapping], continues: dict[str, Any] | None = None) -> dict[str, Any]:
+    def request(
+        self, frames: list[Mapping], continues: dict[str, Any] | None = None, noise: dict[str, int] | None = None
+    ) -> dict[str, Any]:
         """The chunk for observations, the newest last, as `wire.KINDS["chunk"]` with the milliseconds of all stages.
 
-        `continues` are the fields of `wire.CONTINUED`. Connects again if the connection was lost.
+        `continues` and `noise` are the fields of `wire.CONTINUED` and `wire.NOISE`. Connects again if the connection
+        was lost.
         """
         with self._lock, self._dropping():
             if self._socket is None:
                 self._connect()
-            return self._request(frames, continues)
+            return self._request(frames, continues, noise)
 
-    def _request(self, frames: list[Mapping], continues: dict[str, Any] | None) -> dict[str, Any]:
+    def _request(self, frames: list[Mapping], continues: dict | None, noise: dict | None) -> dict[str, Any]:
         self._sequence += 1
         start = self._now()
         message = wire.encode(
@@ -220,6 +223,7 @@ class RemotePolicy:
             task=self.task,
             observation=self._encode(frames),
             continues=continues,
+            noise=noise,
         )
         encoded = self._now()
         answer = self._ask(message, "chunk", self._sequence)

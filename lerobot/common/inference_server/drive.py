@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import Future, wait
+from dataclasses import asdict
 from threading import Event
 from typing import Any
 
@@ -40,7 +41,8 @@ class RemotePlanner:
         continues = request.options()
         if continues:
             continues["prev_chunk_left_over"] = request.prev_chunk_left_over.numpy()
-        self._job = self._thread.submit(self._ask, frames, continues or None)
+        noise = None if request.noise is None else asdict(request.noise)
+        self._job = self._thread.submit(self._ask, frames, continues or None, noise)
         if self.patience_s:
             wait([self._job], timeout=self.patience_s)
 
@@ -64,9 +66,9 @@ class RemotePlanner:
         else:  # it uses the connection, and ends with the program
             logging.warning("The server was not left: a request still waits after %.0f s.", CLOSE_S)
 
-    def _ask(self, frames: list, continues: dict | None) -> Chunk:
+    def _ask(self, frames: list, continues: dict | None, noise: dict | None) -> Chunk:
         try:
-            answer = self.remote.request(frames, continues)
+            answer = self.remote.request(frames, continues, noise)
         except RefusedError:
             raise
         except ServerError as e:

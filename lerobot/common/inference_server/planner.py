@@ -16,6 +16,7 @@ import torch
 
 from lerobot.common.checks.finding import Finding
 from lerobot.common.inference_server.handshake import compare, is_picture
+from lerobot.common.player.noise import noise_options
 from lerobot.common.utils.device import mixed_precision
 
 
@@ -43,8 +44,10 @@ class Planner(Protocol):
     def check(self, robot: dict, task: str) -> list[Finding]:
         """Whether a robot, as its hello describes it, and this checkpoint belong together."""
 
-    def plan(self, observation: dict[str, np.ndarray], task: str, robot_type: str, continues: dict) -> Plan:
-        """The chunk for observations (history, ...); `continues` is empty or the fields of `wire.CONTINUED`."""
+    def plan(self, observation: dict[str, np.ndarray], task: str, robot_type: str, options: dict) -> Plan:
+        """The chunk for observations (history, ...); `options` may have the fields of `wire.CONTINUED`, and `noise`, a
+        `TickNoise`.
+        """
 
 
 class CheckpointPlanner:
@@ -79,7 +82,7 @@ class CheckpointPlanner:
         """The doctor's checks of robot and checkpoint."""
         return compare(robot, self.config, self.facts, task)
 
-    def plan(self, observation: dict[str, np.ndarray], task: str, robot_type: str, continues: dict) -> Plan:
+    def plan(self, observation: dict[str, np.ndarray], task: str, robot_type: str, options: dict) -> Plan:
         """One chunk; states float32 (O, S), pictures uint8 (O, H, W, 3)."""
         device = torch.device(self.config.device)
         with self._lock, torch.inference_mode(), mixed_precision(device, self.config.use_amp):
@@ -89,8 +92,9 @@ class CheckpointPlanner:
             if self.history > 1:  # the frames of one observation, not a batch of several
                 tensors = {key: batch[key].unsqueeze(0) for key in observation}
                 batch = {**batch, **tensors}
+            options = self._on_device(options, device)
             times.append(time.perf_counter())
-            chunk = self._policy.predict_action_chunk(batch, **_on_device(continues, device))
+            chunk = self._policy.predict_action_chunk(batch, **options)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter())
@@ -101,14 +105,15 @@ class CheckpointPlanner:
         spent = {stage: float(milliseconds) for stage, milliseconds in stages}
         return Plan(actions, planned.cpu().numpy() if self.rtc else None, spent)
 
+    def _on_device(self, options: dict, device: torch.device) -> dict:
+        noise = noise_options(self._policy, options.get("noise"), 1)
+        options = {name: value for name, value in options.items() if name != "noise"}
+        if "prev_chunk_left_over" in options:
+            left_over = torch.from_numpy(options["prev_chunk_left_over"].copy()).to(device)
+            options["prev_chunk_left_over"] = left_over
+        return {**options, **noise}
+
 
 def _tensor(key: str, value: np.ndarray) -> torch.Tensor:
     tensor = torch.from_numpy(value.copy())  # what came over the network is read-only
     return tensor.permute(0, 3, 1, 2).contiguous().float() / 255 if is_picture(key) else tensor
-
-
-def _on_device(continues: dict, device: torch.device) -> dict:
-    if not continues:
-        return {}
-    left_over = torch.from_numpy(continues["prev_chunk_left_over"].copy()).to(device)
-    return {**continues, "prev_chunk_left_over": left_over}

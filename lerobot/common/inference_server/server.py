@@ -15,6 +15,7 @@ from lerobot.common.checks.finding import Finding, worst
 from lerobot.common.inference_server import pictures, wire
 from lerobot.common.inference_server.keys import derive_keys, require_token
 from lerobot.common.inference_server.zeromq import import_zmq, make_context
+from lerobot.common.player.noise import TickNoise
 
 if TYPE_CHECKING:
     from lerobot.common.inference_server.planner import Planner
@@ -48,6 +49,7 @@ class Work:
     task: str
     observation: dict[str, list]
     continues: dict[str, Any] | None
+    noise: dict[str, int] | None
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -310,7 +312,8 @@ class PolicyServer:
             }
             decoded = time.perf_counter()
             robot = work.client.robot["type"]
-            plan = work.client.planner.plan(observation, work.task, robot, work.continues or {})
+            options = {**(work.continues or {}), **({} if work.noise is None else {"noise": TickNoise(**work.noise)})}
+            plan = work.client.planner.plan(observation, work.task, robot, options)
         except wire.WireError as e:
             return self._refuse(peer, Refusal("malformed", str(e)), work.sequence)
         except Exception as e:  # of the model: the other clients are still served

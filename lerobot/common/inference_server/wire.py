@@ -18,7 +18,7 @@ import numpy as np
 from lerobot.common.checks.finding import Finding
 from lerobot.common.utils.import_utils import require_package
 
-MAGIC, VERSION = b"LRPI", 1
+MAGIC, VERSION = b"LRPI", 2
 PREFIX = struct.Struct("<4sH")
 TO_SERVER, TO_CLIENT = 32 << 20, 4 << 20  # bytes of a message: a raw picture history, or a chunk
 LONGEST_TEXT, MOST_ITEMS = 8192, 128
@@ -178,6 +178,7 @@ CONTINUED = {
     "prev_chunk_left_over": array,  # (1, N, A) as the policy gave them
     "execution_horizon": optional(integer(1, 65_536)),
 }
+NOISE = {"seed": integer(), "first": integer()}  # `player.noise.TickNoise`
 KINDS: dict[str, Check] = {
     "hello": record(
         {"client": text(), "arms": list_of(text(), 8), "checkpoint": text(), "task": text(1024), "robot": robot}
@@ -202,6 +203,7 @@ KINDS: dict[str, Check] = {
             "task": text(1024),
             "observation": map_of(list_of(picture_or_array, 64), 32),
             "continues": optional(record(CONTINUED)),
+            "noise": optional(record(NOISE)),
         }
     ),
     "chunk": record(

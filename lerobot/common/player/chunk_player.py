@@ -6,7 +6,8 @@ a clock itself: every tick says what time it is. Rules:
 - a new chunk begins at the action that belongs to the present tick: `min(real delay, actions really consumed)` of its
   first actions are dropped, so nothing is skipped while the arm held and nothing is repeated;
 - a chunk that is late is waited for at the last action; a chunk is never filled up with anything;
-- a chunk that does not know the one before (async) fades in over its first actions, so that the arm does not jump;
+- a chunk that does not know the one before (async) fades in over its first actions, so that the arm does not jump, and
+  is drawn from the noise of its ticks, so that two chunks differ by what was seen and not by chance;
 - the first chunk of a run (warm-up) does not count when the delay of the next ones is estimated;
 - a chunk names its joints, or has the player's order.
 """
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from lerobot.common.player.blending import Blend, blended, fade
 from lerobot.common.player.motion import MotionReport
+from lerobot.common.player.noise import TickNoise
 
 MODES = ("sync", "async", "rtc")
 JUMP_S = 1.0  # two ticks this far apart are not a period but a clock that was set, or a program that was stopped
@@ -48,13 +50,15 @@ class Request:
     """What a planner is asked for: a chunk whose first action belongs to the tick of `observation`.
 
     With `prev_chunk_left_over` (B, T, A), the planned actions that are still unplayed, the chunk should continue them;
-    the first `inference_delay` will have been played when it arrives.
+    the first `inference_delay` will have been played when it arrives. A policy that draws its chunks starts from
+    `noise`.
     """
 
     observation: Any
     inference_delay: int = 0
     prev_chunk_left_over: Tensor | None = None
     execution_horizon: int | None = None
+    noise: TickNoise | None = None
 
     def options(self) -> dict[str, Any]:
         """Arguments for `predict_action_chunk`."""
@@ -140,6 +144,7 @@ class ChunkPlayer:
         self._chunk: Chunk | None = None
         self._index = self._begin = self._end = 0  # of the chunk: next action, first one played, where to stop
         self._last: Tensor | None = None
+        self._seed: int | None = None  # of this episode's noise
         self._pending: tuple[float, int, int] | None = None  # time, actions consumed and ticks at the request
         self._time, self._now, self._steady, self._consumed, self._ticks = 0.0, None, True, 0, 0
         self.held = self.stale = self.clock_jumps = 0
@@ -206,7 +211,15 @@ class ChunkPlayer:
             left_over = self._chunk.planned[:, self._index :]
         delay = self.delay.ticks() or 0
         self._pending, self._steady = (self._time, self._consumed, self._ticks), True
-        self.planner.start(Request(observation, delay, left_over, max(self.execution_horizon, 2 * delay)))
+        horizon = max(self.execution_horizon, 2 * delay)
+        self.planner.start(Request(observation, delay, left_over, horizon, self._noise()))
+
+    def _noise(self) -> TickNoise | None:
+        if self.mode != "async":
+            return None
+        if self._seed is None:
+            self._seed = int(torch.randint(0, 2**31, ()))
+        return TickNoise(self._seed, self._consumed)
 
     def _collect(self) -> None:
         if self._pending is None:

@@ -13,6 +13,7 @@ import torch
 from lerobot.common.player.background import Background
 from lerobot.common.player.chunk_player import MODES, Chunk, ChunkPlayer, Request
 from lerobot.common.player.latency import LatencyBudget
+from lerobot.common.player.noise import noise_options
 from lerobot.common.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.common.utils.device import mixed_precision
 
@@ -36,8 +37,10 @@ class PolicyPlan:
         with torch.inference_mode(), mixed_precision(config.device, config.use_amp):
             with self.budget.measure("preprocess"):
                 batch = self.preprocessor(self.prepare(request.observation))
+                count = next(len(value) for value in batch.values() if isinstance(value, torch.Tensor))
+                options = {**request.options(), **noise_options(self.policy, request.noise, count)}
             with self.budget.measure("model"):
-                planned = self.policy.predict_action_chunk(batch, **request.options())
+                planned = self.policy.predict_action_chunk(batch, **options)
                 if planned.is_cuda:
                     torch.cuda.synchronize(planned.device)  # the time belongs here
             with self.budget.measure("postprocess"):

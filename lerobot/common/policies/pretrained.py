@@ -100,6 +100,12 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
         """Whether `predict_action_chunk` takes `prev_chunk_left_over`, to continue a chunk that is being played."""
         return False
 
+    def noise_shape(self) -> tuple[int, int] | None:
+        """(T, D) of the `noise` that `predict_action_chunk` takes for one sample, T a step per action in their order;
+        None for a policy that starts from no noise.
+        """
+        return None
+
     def frozen_feature_modes(self) -> tuple[str, ...]:
         """What is a constant of each frame under the freezing flags, most of it first: of "prefix" and "vision".
 

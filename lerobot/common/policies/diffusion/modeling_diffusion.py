@@ -60,6 +60,9 @@ class DiffusionPolicy(PreTrainedPolicy):
         """Without pretrained backbone weights: the checkpoint brings its own."""
         return dataclasses.replace(config, pretrained_backbone_weights=None)
 
+    def noise_shape(self) -> tuple[int, int]:
+        return self.config.horizon, self.config.action_feature.shape[0]
+
     def get_optim_params(self) -> list[nn.Parameter]:
         """Every parameter, in one group."""
         return list(self.diffusion.parameters())

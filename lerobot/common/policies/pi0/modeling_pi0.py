@@ -166,6 +166,9 @@ class PI0Policy(PreTrainedPolicy):
     def supports_rtc(self) -> bool:
         return True
 
+    def noise_shape(self) -> tuple[int, int]:
+        return self.config.chunk_size, self.config.max_action_dim
+
     def needs_observation(self) -> bool:
         """Whether the next `select_action` looks at its batch: not while planned actions are queued."""
         return self._queue.is_empty

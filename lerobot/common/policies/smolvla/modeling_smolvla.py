@@ -184,6 +184,9 @@ class SmolVLAPolicy(PreTrainedPolicy):
     def supports_rtc(self) -> bool:
         return True
 
+    def noise_shape(self) -> tuple[int, int]:
+        return self.config.chunk_size, self.config.max_action_dim
+
     @torch.no_grad()
     def predict_action_chunk(
         self,
