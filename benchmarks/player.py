@@ -6,7 +6,8 @@ python benchmarks/player.py --show FILE [FILE ...]
 Every mode runs the same seeds, with the same simulated latency. Episode time is compared on seeds where both modes
 succeed: the cut of the mean, and the median of the pairs' cuts beside it. The success difference is paired, with its
 95 % bounds. Results go to --out after every seed, and a second run with the same --out continues there; --show puts
-files of several runs (two workers with seeds of their own, for example) together. Mode `abrupt`: async without fading.
+files of several runs (two workers with seeds or modes of their own, for example; a later file replaces a mode of an
+earlier one) together, of seeds that have sync, async and rtc. Mode `abrupt`: async without fading.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policy")
     parser.add_argument("--show", nargs="+", metavar="FILE", help="files of earlier runs")
-    parser.add_argument("--modes", default="sync,async,rtc", help="abrupt may be added")
+    parser.add_argument("--modes", default="sync,async,rtc", help="some of them, or abrupt as well")
     parser.add_argument("--task", default="KochPickPlace-v0")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first_seed", type=int, default=10_000)
@@ -105,10 +106,20 @@ def main() -> None:
     args = parser.parse_args()
     if bool(args.policy) == bool(args.show):
         parser.error("expected --policy CHECKPOINT to run, or --show FILE to put results together")
-    if not {"sync", "async", "rtc"} <= set(args.modes.split(",")) <= set(MODES):
-        parser.error(f"--modes={args.modes}: expected sync,async,rtc, and abrupt if wanted")
-    files = {row["seed"]: row for path in args.show or () for row in json.loads(Path(path).read_text())}
-    print(report([files[seed] for seed in sorted(files)] if args.show else run(args)))
+    if not set(args.modes.split(",")) <= set(MODES):
+        parser.error(f"--modes={args.modes}: expected {', '.join(MODES)}")
+    rows = put_together(args.show) if args.show else run(args)
+    compared = [row for row in rows if {"sync", "async", "rtc"} <= row.keys()]
+    print(report(compared) if compared else f"{len(rows)} seeds; a comparison needs sync, async and rtc of the same.")
+
+
+def put_together(files: list[str]) -> list[dict]:
+    """The rows of several files, seed by seed."""
+    rows: dict[int, dict] = {}
+    for path in files:
+        for row in json.loads(Path(path).read_text()):
+            rows.setdefault(row["seed"], {}).update(row)
+    return [rows[seed] for seed in sorted(rows)]
 
 
 if __name__ == "__main__":

@@ -237,6 +237,7 @@ def test_an_address_that_is_none_is_refused_and_the_client_can_be_closed(connect
         client.connect()
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_server_closes_although_its_policy_computes_and_drops_that_chunk(serve, connect, monkeypatch):
     monkeypatch.setattr("lerobot.common.inference_server.server.HAND_OVER_MS", 10)
     planner, begun, may_end = Counting(), threading.Event(), threading.Event()
@@ -255,7 +256,7 @@ def test_a_server_closes_although_its_policy_computes_and_drops_that_chunk(serve
     talks.join(60)
     may_end.set()
     computes.join(60)
-    assert not talks.is_alive() and not computes.is_alive()
+    assert not talks.is_alive() and not computes.is_alive() and server._socket.closed
 
 
 def test_a_client_and_a_server_that_were_forgotten_are_garbage_that_nothing_waits_for(serve):
