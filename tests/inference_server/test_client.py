@@ -131,6 +131,28 @@ def test_a_server_with_another_number_of_joints_is_refused_at_connect(lie):
         lie([], {"actions": 7}).connect()
 
 
+@pytest.mark.parametrize("inputs", [{"observation.images.top": [48, 64, 3]}, {"observation.state": [7]}])
+def test_a_server_that_asks_for_what_the_robot_has_not_is_refused_at_connect(lie, inputs):
+    with pytest.raises(RefusedError, match="looks at observation"):
+        lie([], {"inputs": inputs}).connect()
+
+
+def test_what_a_server_says_cannot_command_the_terminal(lie):
+    said = {"sequence": 1, "code": "busy", "message": "no\x1b]0;title\x07\nERROR forged\u202e", "findings": []}
+    client = lie([wire.encode("refused", **said)])
+    with pytest.raises(RefusedError) as refused:
+        client.request_chunk(OBSERVATION)
+    assert str(refused.value) == "no ]0;title  ERROR forged "
+
+
+@pytest.mark.parametrize("milliseconds", [-1.0, 1e300])
+def test_times_that_cannot_be_are_not_counted(lie, milliseconds):
+    answer = {"actions": np.ones((10, 6), np.float32), "planned": None, "milliseconds": {"model": milliseconds}}
+    client = lie([lambda sequence: wire.encode("chunk", sequence=sequence, **answer)])
+    with pytest.raises(ServerError, match="milliseconds"):
+        client.request_chunk(OBSERVATION)
+
+
 def test_malformed_answers_are_errors_and_nothing_else(lie):
     answers = list(malformed(150, seed=2))
     client = lie(answers, deadline_s=0.3)

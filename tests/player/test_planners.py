@@ -2,13 +2,12 @@
 
 import threading
 
-import numpy as np
 import pytest
 import torch
 
 from lerobot.common.player.chunk_player import Chunk, ChunkPlayer, Request
 from lerobot.common.player.latency import LatencyBudget
-from lerobot.common.player.motion import jerk, motion_line
+from lerobot.common.player.motion import MotionReport, motion_line
 from lerobot.common.player.planners import DelayedPlanner, PolicyPlan, ThreadPlanner
 from tests.evaluation.stand_ins import make_policy, same
 
@@ -103,8 +102,23 @@ def test_the_budget_line_shows_the_median_and_the_slowest_percent():
 
 
 def test_jerk_of_a_cubic_is_its_third_derivative():
-    t = np.arange(20)[:, None] / 30
-    assert jerk(2 * t**3, 30) == pytest.approx(12.0, rel=1e-6)
+    report = MotionReport(30)
+    for tick in range(20):
+        assert report.summary()["jerk"] is None or tick > 3
+        report.sent(2 * (torch.tensor([tick / 30], dtype=torch.float64)) ** 3)
+    assert report.summary()["jerk"] == pytest.approx(12.0, rel=1e-6)
+
+
+def test_a_long_run_needs_no_more_memory_than_a_short_one(monkeypatch):
+    monkeypatch.setattr("lerobot.common.player.latency.KEPT", 100)
+    budget, report = LatencyBudget(), MotionReport(30)
+    for ms in range(1000):
+        budget.add("model", ms / 1000)
+        report.seam(torch.tensor([ms / 1000]))
+        report.sent(torch.zeros(2))
+    assert budget.summary()["model"] == {"p50_ms": 949.5, "p99_ms": 998.01, "n": 1000}
+    assert report.summary() == {"seams": 1000, "seam_jump": 0.4995, "seam_jump_max": 0.999, "jerk": 0.0}
+    assert max(len(kept) for kept in vars(report).values() if hasattr(kept, "__len__")) <= 4
 
 
 def test_the_motion_line_can_be_printed_before_there_is_motion():

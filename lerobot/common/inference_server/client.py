@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from lerobot.common.checks.finding import Finding
+from lerobot.common.constants import OBS_STATE
 from lerobot.common.inference_server import pictures, wire
 from lerobot.common.inference_server.keys import derive_keys, require_token
 from lerobot.common.inference_server.zeromq import import_zmq, make_context
@@ -99,13 +100,22 @@ class RemotePolicy:
             "hello", client=self.name, arms=self.arms, checkpoint=self.checkpoint, task=self.task, robot=self.robot
         )
         welcome = self._ask(hello, "welcome", None)
-        if welcome["actions"] != len(self.robot["joints"]):
-            raise RefusedError(f"The server plans {welcome['actions']} joints, the robot has {self.robot['joints']}.")
+        self._require_fit(welcome)
         self._check_clock()
         self.welcome = welcome
         if self._history.maxlen != welcome["history"]:
             self._history = deque(maxlen=welcome["history"])
         return wire.findings_from_wire(welcome["findings"])
+
+    def _require_fit(self, welcome: dict[str, Any]) -> None:
+        """RefusedError unless what the server says of its policy is what this robot has; servers are not believed."""
+        joints, cameras = len(self.robot["joints"]), self.robot["cameras"]
+        if welcome["actions"] != joints:
+            raise RefusedError(f"The server plans {welcome['actions']} joints, the robot has {self.robot['joints']}.")
+        has = {OBS_STATE: [joints], **cameras}
+        wrong = [f"{key} {shape}" for key, shape in welcome["inputs"].items() if has.get(key) != shape]
+        if wrong:
+            raise RefusedError(f"The server's policy looks at {', '.join(wrong)}; the robot has {has}.")
 
     def _open(self) -> None:
         self._drop()

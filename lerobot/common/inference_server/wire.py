@@ -50,6 +50,16 @@ def text(longest: int = 256) -> Check:
     return check
 
 
+def line(longest: int = 256) -> Check:
+    """A text that is shown: what a terminal takes for a command, or a log for the end of a line, becomes a space."""
+    inner = text(longest)
+
+    def check(value: Any, where: str) -> str:
+        return "".join(letter if letter.isprintable() else " " for letter in inner(value, where))
+
+    return check
+
+
 def integer(least: int = 0, most: int = 2**62) -> Check:
     """A whole number within bounds."""
 
@@ -65,6 +75,13 @@ def number(value: Any, where: str) -> float:
     """A finite number."""
     if type(value) not in (int, float) or not math.isfinite(value):
         raise WireError(f"{where}: expected a finite number.")
+    return float(value)
+
+
+def duration(value: Any, where: str) -> float:
+    """Milliseconds, at most a day."""
+    if not 0 <= number(value, where) <= 86_400_000:
+        raise WireError(f"{where}: expected milliseconds, got {value}.")
     return float(value)
 
 
@@ -161,7 +178,7 @@ def robot(value: Any, where: str) -> dict:
     return fields
 
 
-FINDING = record({"code": text(), "severity": text(16), "message": text(2048), "fix": text(1024)})
+FINDING = record({"code": line(), "severity": line(16), "message": line(2048), "fix": line(1024)})
 _ROBOT = record(
     {
         "type": text(),
@@ -181,12 +198,12 @@ CONTINUED = {
 NOISE = {"seed": integer(), "first": integer()}  # `player.noise.TickNoise`
 KINDS: dict[str, Check] = {
     "hello": record(
-        {"client": text(), "arms": list_of(text(), 8), "checkpoint": text(), "task": text(1024), "robot": robot}
+        {"client": line(), "arms": list_of(line(), 8), "checkpoint": line(), "task": text(1024), "robot": robot}
     ),
     "welcome": record(
         {
-            "checkpoint": text(),
-            "policy": text(),
+            "checkpoint": line(),
+            "policy": line(),
             "inputs": map_of(SHAPE, 32),  # what the policy looks at, without history
             "history": integer(1, 64),  # observations per request
             "actions": integer(1, 1024),  # width of a chunk
@@ -211,11 +228,11 @@ KINDS: dict[str, Check] = {
             "sequence": integer(),
             "actions": array,  # (T, A) in the robot's units
             "planned": optional(array),  # (1, T, A) as the policy gave them, where it can continue a chunk
-            "milliseconds": map_of(number, 16),
+            "milliseconds": map_of(duration, 16),
         }
     ),
     "bye": record({}),
-    "refused": record({"sequence": integer(), "code": text(), "message": text(4096), "findings": list_of(FINDING, 64)}),
+    "refused": record({"sequence": integer(), "code": line(), "message": line(4096), "findings": list_of(FINDING, 64)}),
 }
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+KEPT = 20_000  # latest durations of a stage: of 11 minutes at 30 Hz; a longer run needs no more memory
 STAGES = ("capture", "transport", "preprocess", "model", "postprocess", "send")
 
 
@@ -15,11 +16,12 @@ class LatencyBudget:
     """Durations of each stage; threads may add at the same time."""
 
     def __init__(self):
-        self._seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
+        self.clear()
 
     def add(self, stage: str, seconds: float) -> None:
         """One more duration of one of `STAGES`."""
-        self._seconds[stage].append(seconds)
+        self._seconds[stage][self._counts[stage] % KEPT] = seconds  # the oldest makes room
+        self._counts[stage] += 1
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -30,15 +32,16 @@ class LatencyBudget:
 
     def clear(self) -> None:
         """Begin anew."""
-        self._seconds = {stage: [] for stage in STAGES}
+        self._seconds = {stage: np.empty(KEPT) for stage in STAGES}
+        self._counts = dict.fromkeys(STAGES, 0)
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Per stage that was measured: `p50_ms`, `p99_ms` and how often, `n`."""
+        """Per stage that was measured: `p50_ms` and `p99_ms` of the latest `KEPT`, and how often in all, `n`."""
         found = {}
-        for stage, seconds in self._seconds.items():
-            if values := list(seconds):
-                p50, p99 = np.percentile(values, (50, 99)) * 1000
-                found[stage] = {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2), "n": len(values)}
+        for stage, count in self._counts.items():
+            if count:
+                p50, p99 = np.percentile(self._seconds[stage][:count], (50, 99)) * 1000
+                found[stage] = {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2), "n": count}
         return found
 
     def line(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 
 class MotionReport:
-    """Collects what was sent and how far each new chunk lay from the one that it replaced.
+    """Adds up how rough what was sent is, and how far each new chunk lay from the one that it replaced.
 
     seam jump: largest difference over the joints (joint units) between a chunk's first played action and what would
     have been sent without it, which is the old chunk's next action, or its last one when none was left. jerk: root mean
@@ -18,31 +19,31 @@ class MotionReport:
 
     def __init__(self, fps: float):
         self.fps = fps
-        self._seams: list[float] = []
-        self._sent: list[np.ndarray] = []
+        self._seams, self._jumps, self._largest = 0, 0.0, 0.0
+        self._sent: deque[np.ndarray] = deque(maxlen=4)
+        self._jerks, self._squares = 0, 0.0
 
     def seam(self, difference: Tensor) -> None:
         """A chunk was replaced; `difference` (..., A) between the two at this tick."""
-        self._seams.append(float(difference.abs().max()))
+        jump = float(difference.abs().max())
+        self._seams, self._jumps, self._largest = self._seams + 1, self._jumps + jump, max(self._largest, jump)
 
     def sent(self, action: Tensor) -> None:
         """An action (..., A) was sent."""
-        self._sent.append(action.detach().float().cpu().numpy())
+        self._sent.append(action.detach().cpu().double().numpy())
+        if len(self._sent) == self._sent.maxlen:
+            third = np.diff(np.stack(self._sent), n=3, axis=0)
+            self._jerks, self._squares = self._jerks + third.size, self._squares + float(np.square(third).sum())
 
     def summary(self) -> dict[str, Any]:
         """Seams, mean and largest seam jump, and jerk; None where there was too little motion."""
         seams = self._seams
         return {
-            "seams": len(seams),
-            "seam_jump": round(float(np.mean(seams)), 4) if seams else None,
-            "seam_jump_max": round(max(seams), 4) if seams else None,
-            "jerk": round(jerk(np.stack(self._sent), self.fps), 1) if len(self._sent) > 3 else None,
+            "seams": seams,
+            "seam_jump": round(self._jumps / seams, 4) if seams else None,
+            "seam_jump_max": round(self._largest, 4) if seams else None,
+            "jerk": round((self._squares / self._jerks) ** 0.5 * self.fps**3, 1) if self._jerks else None,
         }
-
-
-def jerk(actions: np.ndarray, fps: float) -> float:
-    """Root mean square third derivative of `actions` (T, ..., A), T of at least 4, in units per second cubed."""
-    return float(np.sqrt(np.mean(np.square(np.diff(actions, n=3, axis=0)))) * fps**3)
 
 
 def motion_line(report: dict[str, Any]) -> str:
