@@ -28,7 +28,7 @@ class TickNoise:
 
 def noise_options(policy, noise: TickNoise | None, batch: int) -> dict[str, Tensor]:
     """The argument of `predict_action_chunk`, for `batch` samples; none for a policy that starts from no noise."""
-    shape = policy.noise_shape()
+    shape = policy.noise_shape() if hasattr(policy, "noise_shape") else None
     if noise is None or shape is None:
         return {}
     return {"noise": noise.draw(batch, *shape).to(policy.config.device)}
