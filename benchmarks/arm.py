@@ -159,9 +159,9 @@ def small_checkpoint(folder: Path) -> str:
     return str(folder / "small")
 
 
-def kills(count: int, policy: str | None = None) -> None:
+def kills(count: int, policy: str | None = None, seed: int = 0) -> None:
     """Kill -9 a recording at random moments: time until the torque is off, and whether saved episodes are whole."""
-    rng, times, lost = random.Random(0), [], 0
+    rng, times, lost = random.Random(seed), [], 0
     with tempfile.TemporaryDirectory() as checkpoints:
         path = small_checkpoint(Path(checkpoints)) if policy == "" else policy
         for number in range(count):
@@ -230,11 +230,14 @@ def main() -> None:
     parser.add_argument("what", choices=COMMANDS)
     parser.add_argument("--count", type=int)
     parser.add_argument("--policy", nargs="?", const="", help="checkpoint that moves the arm (kills, loop)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (kills)")
     args = parser.parse_args()
     command, default = COMMANDS[args.what]
     if args.policy is not None and command not in WITH_POLICY:
         parser.error(f"--policy goes with kills and loop, not with {args.what}")
-    command(args.count or default, *([args.policy] if command in WITH_POLICY else []))
+    words = {"policy": args.policy} if command in WITH_POLICY else {}
+    words |= {"seed": args.seed} if command is kills else {}
+    command(args.count or default, **words)
 
 
 if __name__ == "__main__":
