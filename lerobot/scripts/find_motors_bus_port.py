@@ -28,7 +28,9 @@ def find_port(ask: Callable[[str], object] = input, ports: Callable[[], list[str
     ask("Unplug the arm's USB cable and press Enter.")
     time.sleep(SETTLE_S)  # the system needs a moment to notice
     gone = sorted(set(before) - set(ports()))
-    if len(gone) != 1:
+    if not gone:
+        raise OSError("No port went away: was the arm's own cable unplugged? Plug it in and try again.")
+    if len(gone) > 1:
         raise OSError(f"{len(gone)} ports went away ({', '.join(gone)}), expected one: plug all in and try again.")
     print(f"The arm's port is {gone[0]}. Plug it in again.")
     return gone[0]

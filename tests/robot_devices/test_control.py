@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import socket
 import sys
 from types import SimpleNamespace
 
@@ -252,6 +253,16 @@ def test_the_operator_of_the_simulated_leader_waits_for_a_follower_that_lags(rob
     assert np.abs(robot.leader_positions()["main"] - waiting).max() > 30
 
 
+@pytest.mark.parametrize("fps", [60, 20, 7])
+def test_a_twin_in_lockstep_keeps_to_any_rate(robot, fps):
+    start, frame = robot.clock.now(), robot.twin.ask("state")["frame"]
+    pace = control_utils.Pace(fps)
+    control_utils.control_loop(robot, 2.0, teleoperate=True, fps=fps, pace=pace)
+    assert robot.clock.now() - start == pytest.approx(2.0, abs=1 / fps)
+    assert robot.twin.ask("state")["frame"] - frame == pytest.approx(60, abs=30 / fps + 1)
+    assert pace.summary()["mean_hz"] == pytest.approx(fps, rel=0.01)
+
+
 def test_the_viewer_is_opened_on_a_desktop_or_elsewhere_and_its_absence_is_told(robot, monkeypatch, caplog):
     rerun = pytest.importorskip("rerun")
     opened, logged = [], []
@@ -267,9 +278,13 @@ def test_the_viewer_is_opened_on_a_desktop_or_elsewhere_and_its_absence_is_told(
     monkeypatch.setattr(viewer, "has_desktop", lambda: False)
     assert viewer.open_viewer("teleop", TeleoperateControlConfig(display_data=True)) is None
     assert len(opened) == 1 and caplog.text.count("nothing is shown") == 1
-    there = TeleoperateControlConfig(display_data=True, display_ip="10.0.0.7", display_port=9876)
-    control_utils.control_loop(robot, 1 / 30, display_data=viewer.open_viewer("teleop", there), fps=30)
-    assert opened[1:] == ["rerun+http://10.0.0.7:9876/proxy"] and logged == 2 * (sent + state)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        there = TeleoperateControlConfig(display_data=True, display_ip="127.0.0.1", display_port=port)
+        control_utils.control_loop(robot, 1 / 30, display_data=viewer.open_viewer("teleop", there), fps=30)
+    assert opened[1:] == [f"rerun+http://127.0.0.1:{port}/proxy"] and logged == 2 * (sent + state)
+    with pytest.raises(ConnectionError, match="No viewer answers"):
+        viewer.open_viewer("teleop", there)
     with pytest.raises(ValueError, match="both --control.display_ip and"):
         viewer.open_viewer("teleop", TeleoperateControlConfig(display_data=True, display_ip="10.0.0.7"))
 

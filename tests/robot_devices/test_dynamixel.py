@@ -262,6 +262,22 @@ def test_calibrating_by_hand_finds_the_mounting(arm):
     np.testing.assert_allclose(arm.read("Present_Position"), [0.5, -1.2, 0.1, -0.6, -2.0, -0.6], atol=0.06)
 
 
+def test_a_pose_that_was_not_taken_is_asked_for_again_and_no_calibration_is_made_of_it(arm):
+    asked = []
+    with pytest.raises(ValueError, match="'gripper': 0} degrees instead of about 90. Nothing was written"):
+        run_arm_calibration(arm, "koch", "main", "follower", asked.append)
+    assert len(asked) == 4 and asked[2].startswith("Since the ZERO pose these joints turned by {'shoulder_pan': 0")
+
+    def ask(prompt):
+        asked.append(prompt)
+        if prompt.startswith("Since"):
+            for servo in arm.servos:
+                servo.shaft += 1000
+                servo.sense()
+
+    assert run_arm_calibration(arm, "koch", "main", "follower", ask)["drive_mode"] == [0] * 6
+
+
 def test_calibrating_with_torque_on_is_refused(arm):
     arm.set_torque(True)
     with pytest.raises(ValueError, match="Torque"):

@@ -144,7 +144,8 @@ def rollout(robot, cfg: RecordControlConfig) -> None:
         policy.close()
     if simulated:
         print(f"Outcome: {'success' if robot.success else 'no success'} (seed {robot.seed})", flush=True)
-    print("\n".join([str(pace.summary()), *policy.lines()]), flush=True)
+    rates = ", ".join(f"{name} {value}" for name, value in pace.summary().items())
+    print("\n".join([f"Rollout: {rates}.", *policy.lines()]), flush=True)
 
 
 def _existing_dataset(cfg: RecordControlConfig):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import socket
 
 from lerobot.common.robot_devices.keyboard import has_desktop
 from lerobot.common.utils.import_utils import require_package
 from lerobot.common.utils.visualization_utils import init_rerun
 
+CONNECT_S = 3.0
 QUALITY = 75  # of JPEG, where pictures are compressed
 
 
@@ -39,7 +41,8 @@ class Viewer:
 def open_viewer(kind: str, cfg) -> Viewer | None:
     """The viewer that a control's configuration asks for; None, with a warning, where none can be opened.
 
-    ImportError where rerun is not installed, ValueError where only half of a viewer elsewhere is named.
+    ImportError where rerun is not installed, ValueError where only half of a viewer elsewhere is named, ConnectionError
+    where it does not answer.
     """
     if not cfg.display_data:
         return None
@@ -52,4 +55,16 @@ def open_viewer(kind: str, cfg) -> Viewer | None:
             "program rerun where there is one, and name it: --control.display_ip=HOST --control.display_port=9876."
         )
         return None
+    if cfg.display_ip is not None:
+        _require_listener(cfg.display_ip, cfg.display_port)
     return Viewer(kind, cfg.display_ip, cfg.display_port, cfg.display_compressed_images)
+
+
+def _require_listener(ip: str, port: int) -> None:
+    try:
+        socket.create_connection((ip, port), CONNECT_S).close()
+    except OSError as e:
+        raise ConnectionError(
+            f"No viewer answers at --control.display_ip={ip}, --control.display_port={port} ({e}): start the program "
+            "rerun there, and let its port through the firewall."
+        ) from e

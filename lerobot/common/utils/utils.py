@@ -57,6 +57,9 @@ def run_command(main: Callable[[], object]) -> None:
         sys.stdout.flush()
         print(f"error: {e}", file=sys.stderr)
         raise SystemExit(1) from None
+    except EOFError:
+        print("error: nobody answers: this command asks questions, run it in a terminal.", file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         raise SystemExit(130) from None

@@ -16,6 +16,7 @@ from lerobot.common.robot_devices.utils import DeviceError
 FPS = 30
 ANSWER_S = 120.0  # a twin that is silent for this long hangs
 END_S = 10.0
+ALMOST = 1e-6  # of a frame: sums of seconds are not exact
 
 
 class TwinProcess:
@@ -80,20 +81,21 @@ class TwinProcess:
 
 
 class TwinClock:
-    """The time of a twin in lockstep: waiting lets whole frames of 1/30 s pass there, and nothing else does."""
+    """The time of a twin in lockstep: it passes only while the program waits, there in whole frames of 1/30 s."""
 
     lockstep = True
 
     def __init__(self, twin: TwinProcess):
-        self._twin, self._frames = twin, 0
+        self._twin, self._seconds, self._frames = twin, 0.0, 0
 
     def now(self) -> float:
         """Seconds of simulated time."""
-        return self._frames / FPS
+        return self._seconds
 
     def wait(self, seconds: float) -> None:
-        """Let the frames of that time pass."""
-        frames = round(seconds * FPS)
+        """Let that time pass; a frame is over when all of it has passed."""
+        self._seconds += max(0.0, seconds)
+        frames = int(self._seconds * FPS + ALMOST) - self._frames
         if frames > 0:
             self._frames += frames
             self._twin.ask("advance", frames=frames)
