@@ -1,6 +1,6 @@
-"""The arm's numbers: envelope cost, bus under faults, expert through the bus, landing after kill -9, loop rate.
+"""The arm's numbers: envelope, bus under faults, expert through the bus, late ticks, landing after kill -9, loop rate.
 
-python benchmarks/arm.py envelope|bus|expert|kills|loop [--count=N]
+python benchmarks/arm.py envelope|bus|expert|late|kills|loop [--count=N]
 python benchmarks/arm.py kills|loop --policy[=CHECKPOINT]   # a policy moves the arm; by default an untrained small ACT
 """
 
@@ -28,6 +28,7 @@ from lerobot.common.robot_devices.safety import EnvelopeConfig, JointLimits, Saf
 from lerobot.common.robot_devices.simulation.twin_process import TwinProcess
 
 REPORT = 100_000  # transactions between two lines
+LATE_S, SELDOM = 25.0, 0.05
 EPISODE_S = 15.0  # 450 frames
 KILL_CAMERAS = {n: {"type": "sim", "name": n, "width": 160, "height": 120} for n in ("laptop", "phone")}
 STATED_S = EnvelopeConfig().landing_s + 2.0  # landing and what the supervisor needs around it
@@ -97,6 +98,38 @@ def expert(count: int) -> None:
     robot.disconnect(land=False)
     low, high = wilson_interval(successes, count)
     print(f"expert through the bus: {successes}/{count} ({100 * low:.1f}-{100 * high:.1f} %), envelope {interventions}")
+
+
+def late(count: int) -> None:
+    """Servos that shut down from overload, when the ticks of the loop come late in the twin's time: per kind of delay.
+
+    Up to 12 frames a tick; up to 4, and every twentieth 15; the same with 30. The operator goes on meanwhile.
+    """
+    for name, most, seldom in (("up to 12 frames", 12, 1), ("1 to 4, seldom 15", 4, 15), ("1 to 4, seldom 30", 4, 30)):
+        ends = [_late_once(seed, most, seldom) for seed in range(count)]
+        print(f"late ticks, {name}: {ends.count('overload')} of {count} shut down, {ends.count('success')} succeeded")
+
+
+def _late_once(seed: int, most: int, seldom: int) -> str:
+    robot, rng = (
+        make_robot("koch_sim", time="lockstep", cameras={}, supervise=False, overload=True),
+        random.Random(seed),
+    )
+    robot.connect()
+    try:
+        robot.reset_scene(seed)
+        robot.set_rate(30)
+        robot.resume()
+        while robot.clock.now() < LATE_S:
+            robot.teleop_step()
+            robot.clock.wait((seldom if rng.random() < SELDOM else rng.randint(1, most)) / 30)
+            if robot.success:
+                return "success"
+        return "time"
+    except ConnectionError:
+        return "overload"
+    finally:
+        robot.disconnect(land=False)
 
 
 def loop(count: int, policy: str | None = None) -> None:
@@ -220,6 +253,7 @@ def _whole(root: Path, saved: int) -> bool:
 
 
 COMMANDS = {"envelope": (envelope, 100_000), "bus": (bus, 100_000), "expert": (expert, 200)}
+COMMANDS |= {"late": (late, 40)}
 COMMANDS |= {"kills": (kills, 20), "loop": (loop, 20)}
 WITH_POLICY = (kills, loop)
 

@@ -552,6 +552,19 @@ def test_servos_that_stopped_by_themselves_are_told_woken_and_limited_again(robo
     robot.watch(False)
 
 
+def test_a_motor_that_vanished_is_what_the_run_ends_with_and_no_sign_of_life_is_awaited_meanwhile(robot):
+    """Talking to a motor that is gone takes seconds, after which the supervisor would end the program."""
+    said = []
+    robot.supervision = SimpleNamespace(**{n: lambda n=n: said.append(n) for n in ("arm", "disarm", "beat", "finish")})
+    with (
+        pytest.raises(ConnectionError, match="no answer from motor 4 .*reading address 132"),
+        recording.watching(robot),
+    ):
+        robot.twin.ask("fault", kind="vanish", motor=4)
+        robot.capture_observation()
+    assert said == ["arm", "disarm"]
+
+
 def test_an_arm_that_a_dead_program_left_stopped_is_woken_before_its_torque_is_on(caplog):
     made = make_robot("koch_sim", time="lockstep", cameras={}, supervise=False)
     made.open()

@@ -323,6 +323,15 @@ class DynamixelMotorsBus:
         self.write("Bus_Watchdog", 0, stopped)
         return stopped
 
+    def stop_watching(self) -> None:
+        """Switch the bus watchdogs off; a motor that does not answer is left to what is asked of it next."""
+        try:
+            self.send("Bus_Watchdog", 0)
+            states = self.read_with_motor_ids(self.motor_models, self.motor_indices, "Bus_Watchdog", OFF_TRIES)
+            self.write("Bus_Watchdog", 0, [n for n, state in zip(self.motors, states, strict=True) if state])
+        except ConnectionError as e:
+            logging.debug("%s", e)
+
     def health(self, motor_names: str | list[str] | None = None) -> dict[str, MotorHealth]:
         """Supply, temperature and hardware errors per motor."""
         names = self._names(motor_names)

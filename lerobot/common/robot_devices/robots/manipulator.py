@@ -252,12 +252,16 @@ class ManipulatorRobot:
     def watch(self, on: bool) -> None:
         """A motion begins or ends: while it lasts, servos and supervisor notice when goals stop coming."""
         self._watched = on
+        if not on and self.supervision is not None:
+            self.supervision.disarm()  # first: with a motor that does not answer, what follows takes long
         for bus in self.follower_arms.values():
-            bus.write("Bus_Watchdog", 0)  # a servo that has stopped takes goals again only after this
             if on:
+                bus.write("Bus_Watchdog", 0)  # a servo that has stopped takes goals again only after this
                 bus.write("Bus_Watchdog", round(WATCHDOG_S / WATCHDOG_UNIT))
-        if self.supervision is not None:
-            (self.supervision.arm if on else self.supervision.disarm)()
+            else:
+                bus.stop_watching()
+        if on and self.supervision is not None:
+            self.supervision.arm()
 
     # -- moving --------------------------------------------------------------------------------------------------
 
