@@ -32,7 +32,7 @@ from lerobot.common.datasets.frame_store import (
 from lerobot.common.training.feature_reader import GB, FeatureReader
 from lerobot.common.utils.utils import available_memory
 
-FEATURES_VERSION = 1  # to be raised when a change of the code changes a record
+FEATURES_VERSION = 2  # to be raised when a change of the code changes a record
 SPOT_CHECKS = 3  # frames that are computed again at each start
 # Largest relative error (norm of the difference over the norm) of a recomputed record: batch sizes round differently.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}

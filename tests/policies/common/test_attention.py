@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from lerobot.common.policies.common import long_attention
 from lerobot.common.policies.common.attention import MultiheadAttention, attend, bias_in
+from lerobot.common.policies.common.long_attention import LONG, attend_long, has_long_attention
 
 MASK = torch.tensor([[False] * 4 + [True] * 3, [False] * 7])
 
@@ -51,3 +53,79 @@ def test_half_precision_on_a_cpu_is_computed_in_float32_and_returned_in_its_dtyp
 def test_a_bias_stays_finite_in_every_precision(dtype):
     bias = bias_in(dtype, torch.tensor([0.0, torch.finfo(torch.float32).min / 2]))
     assert bias.dtype is dtype and bias.isfinite().all() and bias[1] < -3e4
+
+
+needs_products = pytest.mark.skipif(not has_long_attention(), reason="this CPU or torch has no products of oneDNN")
+sdpa = nn.functional.scaled_dot_product_attention
+
+
+def long_inputs(score: float = 1.0, keys: int = LONG, width: int = 16) -> list[torch.Tensor]:
+    """Query (2, 3, 3/2 N, d), keys and values (2, 3, N, d) with the strides of a projection; `score`: their spread."""
+    torch.manual_seed(0)
+    count = keys + keys // 2
+    sizes = ((count, score), (keys, 1.0), (keys, 1.0))
+    return [(torch.randn(2, n, 3, width) * scale).bfloat16().transpose(1, 2) for n, scale in sizes]
+
+
+def off(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+@needs_products
+@pytest.mark.parametrize("keys", [LONG, 600])
+@pytest.mark.parametrize("score", [0.0, 1.0, 4.0])
+@torch.no_grad()
+def test_long_attention_in_bfloat16_rounds_about_as_torch_does_there(score, keys):
+    inputs = long_inputs(score, keys)
+    truth = sdpa(*(x.double() for x in inputs))
+    found = attend_long(*inputs)
+    assert found.shape == truth.shape and found.dtype is torch.bfloat16
+    assert off(found, truth) < 4e-3  # a rounding to bfloat16 alone is off by 1.7e-3
+    assert torch.equal(attend(*inputs), found)
+
+
+@needs_products
+@pytest.mark.parametrize("shift", [-60.0, 60.0])
+@torch.no_grad()
+def test_scores_out_of_range_are_computed_in_float32(shift):
+    query, key, value = long_inputs()
+    query[..., 0], key[..., 0] = 4 * shift / 8, 8.0  # every score comes to lie about there
+    assert attend_long(query, key, value) is None
+    expected = sdpa(query.float(), key.float(), value.float()).bfloat16()
+    assert torch.equal(attend(query, key, value), expected)
+
+
+@needs_products
+@torch.no_grad()
+def test_one_score_that_is_too_large_is_noticed():
+    query, key, value = long_inputs()
+    query[1, 2, 5], key[1, 2, 7] = 16.0, 16.0
+    assert attend_long(query, key, value) is None
+
+
+@needs_products
+@torch.no_grad()
+def test_numbers_that_are_none_stay_none():
+    query, key, value = long_inputs()
+    query[0, 0, 3, 1] = float("nan")
+    assert attend(query, key, value)[0, 0, 3].isnan().all()
+
+
+def test_gradients_masks_and_short_or_odd_inputs_take_the_usual_way(monkeypatch):
+    monkeypatch.setattr(long_attention, "has_long_attention", lambda: True)
+    monkeypatch.setattr("lerobot.common.policies.common.attention.attend_long", lambda *_: pytest.fail("was used"))
+    query, key, value = long_inputs()
+    attend(query.requires_grad_(), key, value).sum().backward()
+    with torch.no_grad():
+        attend(query, key, value, torch.zeros(1, 1, 1, LONG))
+        attend(query[:, :, :8], key[:, :, :8], value[:, :, :8])
+        attend(*(x.float() for x in (query, key, value)))
+        attend(*long_inputs(width=8))  # 1 / sqrt(8) would have to be rounded
+
+
+def test_without_the_private_products_attention_is_computed_in_float32(monkeypatch):
+    monkeypatch.setattr("lerobot.common.policies.common.attention.suits_long_attention", lambda *_: False)
+    query, key, value = long_inputs()
+    with torch.no_grad():
+        found = attend(query, key, value)
+    assert torch.equal(found, sdpa(query.float(), key.float(), value.float()).bfloat16())

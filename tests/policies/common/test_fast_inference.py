@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from lerobot.common.policies.common.attention import LONG, attend, bfloat16_scores
 from lerobot.common.policies.common.fast_inference import use_inference_mode
 from lerobot.common.policies.common.int8 import Int8Linear, OneDnnInt8Linear, has_onednn_int8, quantize_linears
 from lerobot.common.policies.common.packed_linear import (
@@ -223,16 +222,3 @@ def test_gelu_with_gradients_is_the_ordinary_one():
     linear, x = nn.Linear(8, 8).bfloat16(), torch.randn(2, 8).bfloat16()
     out = linear_gelu(linear, x)
     assert out.requires_grad and torch.equal(out, nn.functional.gelu(linear(x), approximate="tanh"))
-
-
-@pytest.mark.parametrize("keys", [LONG, 3 * LONG])
-def test_scores_in_bfloat16_are_near_the_exact_ones(keys):
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(2, 3, n, 16).bfloat16() for n in (keys, keys, keys))
-    expected = attend(query, key, value)
-    with bfloat16_scores():
-        found = attend(query, key, value)
-        short = attend(query[:, :, :8], key[:, :, :8], value[:, :, :8])
-    assert found.dtype is torch.bfloat16 and not torch.equal(found, expected)
-    torch.testing.assert_close(found, expected, atol=0.01, rtol=0.05)
-    assert torch.equal(short, attend(query[:, :, :8], key[:, :, :8], value[:, :, :8]))

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-_bfloat16_scores = False
-LONG = 256  # keys from which scores in bfloat16 pay
-
-
-@contextmanager
-def bfloat16_scores():
-    """Within, long attention without a mask on a CPU rounds its scores and weights to bfloat16: 2.4 times as fast."""
-    global _bfloat16_scores
-    before, _bfloat16_scores = _bfloat16_scores, True
-    try:
-        yield
-    finally:
-        _bfloat16_scores = before
+from lerobot.common.policies.common.long_attention import attend_long, suits_long_attention
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-    """scaled_dot_product_attention of (B, heads, N, d) tensors, on a CPU always computed in float32.
+    """scaled_dot_product_attention of (B, heads, N, d) tensors, on a CPU computed in float32, or as `attend_long` does.
 
     There the backward pass in bfloat16 takes three to ten times as long for short sequences. `mask`: true where a
     key takes part, or a float bias. Returns the dtype of `value`.
@@ -35,8 +22,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
         if mask is not None and mask.is_floating_point():
             mask = bias_in(value.dtype, mask)
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
-    if _bfloat16_scores and mask is None and key.shape[2] >= LONG and value.dtype == torch.bfloat16:
-        return _by_head(query, key, value)
+    if mask is None and dropout == 0.0 and suits_long_attention(query, key, value):
+        out = attend_long(query, key, value)
+        if out is not None:
+            return out
     with torch.autocast("cpu", enabled=False):
         out = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), mask, dropout)
     return out.to(value.dtype)
@@ -45,16 +34,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 def bias_in(dtype: torch.dtype, bias: Tensor) -> Tensor:
     """A float bias in another precision, still finite: float16 would make -inf of float32's largest, and rows NaN."""
     return bias.clamp(min=torch.finfo(dtype).min / 2).to(dtype) if dtype == torch.float16 else bias.to(dtype)
-
-
-def _by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention one head at a time, so that its scores stay in the processor's cache."""
-    scaled = query * torch.tensor(query.shape[-1] ** -0.5, dtype=query.dtype)
-    q, k, v = (x.flatten(0, 1).contiguous() for x in (scaled, key, value))
-    out = torch.empty_like(q)
-    for head in range(len(q)):
-        torch.mm(torch.mm(q[head], k[head].t()).softmax(-1), v[head], out=out[head])
-    return out.view_as(query)
 
 
 class MultiheadAttention(nn.MultiheadAttention):

@@ -15,7 +15,6 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from lerobot.common.policies.common.attention import bfloat16_scores
 from lerobot.common.policies.common.int8 import quantize_linears
 from lerobot.common.policies.common.packed_linear import has_onednn_products, pack_linears, restore_linears
 from lerobot.common.policies.common.recorded import Recorded
@@ -44,7 +43,7 @@ class FastChunks:
         if self.mode == "exact":
             return self.plain(batch, *args, **kwargs)
         autocast = torch.autocast("cpu", torch.bfloat16) if self.autocast else nullcontext()
-        with autocast, bfloat16_scores():
+        with autocast:
             return self.plain(batch, *args, **kwargs).float()
 
     def _first(self, batch, *args, **kwargs) -> Tensor:
