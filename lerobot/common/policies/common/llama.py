@@ -68,11 +68,18 @@ def grouped_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     q: `(B, Q, heads, head_dim)`; k, v: `(B, K, kv_heads, head_dim)`; query head h reads
     kv head h // (heads / kv_heads). bias: float32 `(B or 1, 1, Q or 1, K)`, added to the scaled scores.
     """
-    groups = q.shape[2] // k.shape[2]
-    q, k, v = (x.transpose(1, 2) for x in (q.to(v.dtype), k, v))
+    batch, queries, heads, _ = q.shape
+    groups = heads // k.shape[2]
+    q, k, v = q.to(v.dtype), k.transpose(1, 2), v.transpose(1, 2)
+    if groups > 1 and v.device.type == "cpu":
+        # Heads that read the same keys are one head with more queries: no key is copied.
+        q = q.unflatten(2, (-1, groups)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        bias = bias.repeat(1, 1, groups, 1) if bias.shape[2] > 1 else bias
+        attended = attend(q, k, v, bias).unflatten(2, (groups, queries))
+        return attended.permute(0, 3, 1, 2, 4).reshape(batch, queries, -1)
     if groups > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    attended = attend(q, k, v, bias)
+    attended = attend(q.transpose(1, 2), k, v, bias)
     return attended.transpose(1, 2).flatten(2)
 
 

@@ -1,11 +1,12 @@
 """Attention over many keys in bfloat16 on a CPU, without gradients or a mask: two products of oneDNN per head.
 
 torch's own kernels convert to float32, or fall back to a slow product, where the CPU has no tile registers (AMX). Here
-the exponentials are taken inside the first product, which returns weights rather than scores: nothing but weights is
-rounded to bfloat16, as in torch's own kernel for that precision.
+the exponentials are taken inside the first product, from scores in float32, and it returns the weights in bfloat16, as
+torch's own kernel for that precision rounds them; the second product is rounded before and after it is divided by their
+sum.
 
-oneDNN can end a product with a sigmoid, not with an exponential; far below zero they are equal: sigmoid(x) = exp(x) (1 -
-exp(x) + ...). A shift of all scores, which a softmax does not notice, brings them there.
+oneDNN can end a product with a sigmoid, not with an exponential; far below zero they are equal: sigmoid(x) = exp(x) *
+(1 - exp(x) + ...). A shift of all scores, which a softmax does not notice, brings them there.
 """
 
 from __future__ import annotations
