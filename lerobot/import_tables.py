@@ -311,6 +311,7 @@ ABSENT = {
     "lerobot.policies.sac": ("SAC", "lerobot.policies.tdmpc"),
     "lerobot.policies.SACConfig": ("SAC", "lerobot.policies.TDMPCConfig"),
     "lerobot.policies.gaussian_actor": ("SAC", "lerobot.policies.tdmpc"),
+    "lerobot.policies.rtc.debug_visualizer": ("a plot of guidance", "lerobot.policies.rtc.debug_tracker"),
     "lerobot.policies.groot": ("GR00T", "lerobot.policies.smolvla"),
     "lerobot.policies.GrootConfig": ("GR00T", "lerobot.policies.SmolVLAConfig"),
     "lerobot.policies.xvla": ("X-VLA", "lerobot.policies.smolvla"),

@@ -100,6 +100,18 @@ class PreTrainedPolicy(nn.Module, HubMixin, abc.ABC):
         """Whether `predict_action_chunk` takes `prev_chunk_left_over`, to continue a chunk that is being played."""
         return False
 
+    @property
+    def rtc_processor(self):
+        """The `RTCProcessor` that guides chunks as `config.rtc_config` says at present; None without that field."""
+        from lerobot.common.policies.rtc.modeling_rtc import RTCProcessor
+
+        wanted, made = getattr(self.config, "rtc_config", None), self.__dict__.get("_rtc_processor")
+        if wanted is None:
+            return None
+        if made is None or made.rtc_config is not wanted:
+            made = self._rtc_processor = RTCProcessor(wanted)
+        return made
+
     def noise_shape(self) -> tuple[int, int] | None:
         """(T, D) of the `noise` that `predict_action_chunk` takes for one sample, T a step per action in their order;
         None for a policy that starts from no noise.

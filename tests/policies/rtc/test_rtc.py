@@ -99,6 +99,44 @@ def test_a_guided_chunk_is_drawn_to_the_old_one_where_it_will_be_played(module):
 
 
 @pytest.mark.parametrize("module", [smolvla, pi0], ids=["smolvla", "pi0"])
+def test_what_guidance_did_at_each_step_can_be_looked_at(module):
+    steps = {"num_steps" if module is smolvla else "num_inference_steps": 4}
+    policy = module.tiny_policy(rtc_config=RTCConfig(debug=True, debug_maxlen=3), **steps)
+    batch, old = module.tiny_batch(policy.config), torch.full((2, 4, 6), 0.7)
+    policy.predict_action_chunk(batch)  # continues nothing
+    assert policy.rtc_processor.is_debug_enabled() and policy.rtc_processor.get_all_debug_steps() == []
+    policy.predict_action_chunk(batch, inference_delay=2, prev_chunk_left_over=old, execution_horizon=3)
+    kept = policy.rtc_processor.get_all_debug_steps()
+    assert [(step.step_idx, step.time) for step in kept] == [(1, 0.75), (2, 0.5), (3, 0.25)]
+    last = kept[-1]
+    assert (last.inference_delay, last.execution_horizon) == (2, 3) and last.weights.shape == (1, 5, 1)
+    velocity = (last.x_t - last.x1_t) / last.time
+    torch.testing.assert_close(last.v_t, velocity - last.guidance_weight * last.correction, atol=1e-4, rtol=1e-4)
+    told = last.to_dict()
+    assert told["x_t_stats"]["shape"] == (2, 5, 32) and told["guidance_weight"] > 0 and "x_t" not in told
+    assert last.to_dict(include_tensors=True)["x_t"].equal(last.x_t)
+    policy.rtc_processor.reset_tracker()
+    assert policy.rtc_processor.get_all_debug_steps() == []
+
+
+def test_nothing_is_kept_unless_asked_for_and_a_changed_configuration_counts():
+    policy = smolvla.tiny_policy()
+    assert policy.rtc_processor is None
+    policy.config.rtc_config = RTCConfig()
+    first = policy.rtc_processor
+    assert not first.is_debug_enabled() and policy.rtc_processor is first
+    first.track(0.5, x_t=torch.zeros(1))
+    assert first.get_all_debug_steps() == []
+    policy.config.rtc_config = RTCConfig(debug=True)
+    policy.rtc_processor.track(torch.tensor([0.5]), x_t=torch.zeros(1), note="mine")
+    policy.rtc_processor.track(0.5, v_t=torch.ones(1))
+    (step,) = policy.rtc_processor.get_all_debug_steps()
+    assert (
+        step.metadata == {"note": "mine"} and step.v_t.equal(torch.ones(1)) and len(policy.rtc_processor.tracker) == 1
+    )
+
+
+@pytest.mark.parametrize("module", [smolvla, pi0], ids=["smolvla", "pi0"])
 def test_guidance_runs_only_if_enabled(module):
     policy = module.tiny_policy(rtc_config=RTCConfig(enabled=False))
     _, plain, same = continue_chunk(module, policy, 2, module.tiny_batch(policy.config))

@@ -159,7 +159,7 @@ class PI0Policy(PreTrainedPolicy):
         """
         self.eval()
         old = prev_chunk_left_over
-        continued = Continuation(self.config.rtc_config, old, inference_delay, execution_horizon)
+        continued = Continuation(self.rtc_processor, old, inference_delay, execution_horizon)
         actions = self.model.sample_actions(self.encode(batch), noise, continued.steer)
         return actions[..., : self.config.action_feature.shape[0]]
 

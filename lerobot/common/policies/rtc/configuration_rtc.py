@@ -16,8 +16,8 @@ class RTCConfig:
     prefix_attention_schedule: RTCAttentionSchedule = RTCAttentionSchedule.LINEAR  # how the pull fades along the chunk
     max_guidance_weight: float = 10.0  # of the pull, at most
     execution_horizon: int = 10  # actions from which on the new chunk is free
-    debug: bool = False  # kept for compatibility
-    debug_maxlen: int = 100  # kept for compatibility
+    debug: bool = False  # keep what guidance did at each step: policy.rtc_processor.get_all_debug_steps()
+    debug_maxlen: int = 100  # of so many steps, the latest
 
     def __post_init__(self):
         for name in ("max_guidance_weight", "debug_maxlen"):

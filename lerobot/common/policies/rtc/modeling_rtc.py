@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lerobot.common.policies.rtc.configuration_rtc import RTCConfig
+from lerobot.common.policies.rtc.debug_tracker import DebugStep, Tracker
 from lerobot.configs.types import RTCAttentionSchedule
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # x (B, T, D), time (B,) or (B, T) -> (B, T, D)
@@ -24,6 +25,23 @@ class RTCProcessor:
 
     def __init__(self, rtc_config: RTCConfig):
         self.rtc_config = rtc_config
+        self.tracker = Tracker(rtc_config.debug, rtc_config.debug_maxlen)
+
+    def is_debug_enabled(self) -> bool:
+        """Whether steps are kept."""
+        return self.tracker.enabled
+
+    def track(self, time: float | Tensor, **tracked) -> None:
+        """Keep fields of the step at `time`, as `Tracker.track`."""
+        self.tracker.track(time, **tracked)
+
+    def get_all_debug_steps(self) -> list[DebugStep]:
+        """The steps that were kept, the oldest first."""
+        return self.tracker.get_all_steps()
+
+    def reset_tracker(self) -> None:
+        """Forget them."""
+        self.tracker.reset()
 
     def get_prefix_weights(self, start: int, end: int, total: int) -> Tensor:
         """How strongly each of `total` actions is held to the old chunk, float32 (total,).
@@ -71,13 +89,23 @@ class RTCProcessor:
             raise ValueError(f"inference_delay={inference_delay!r}: expected a whole number of actions.")
         old, weights = self._target(prev_chunk_left_over, inference_delay, execution_horizon, x_t)
         time = torch.as_tensor(time, dtype=torch.float32, device=x_t.device).expand(len(x_t))
-        error = (old - (x_t - time[:, None, None] * velocity)) * weights
-        return velocity - self.guidance_weight(time)[:, None, None] * error
+        planned = x_t - time[:, None, None] * velocity
+        error, strength = (old - planned) * weights, self.guidance_weight(time)
+        guided = velocity - strength[:, None, None] * error
+        if self.tracker.enabled:
+            horizon = self._horizon(prev_chunk_left_over.shape[-2], execution_horizon)
+            kept = {"x_t": x_t, "v_t": guided, "x1_t": planned, "correction": error, "err": error}
+            kept |= {"weights": weights[None], "guidance_weight": strength[0]}
+            self.track(time, **kept, inference_delay=inference_delay, execution_horizon=horizon)
+        return guided
+
+    def _horizon(self, length: int, horizon: int | None) -> int:
+        return min(self.rtc_config.execution_horizon if horizon is None else horizon, length)
 
     def _target(self, left_over: Tensor, delay: int, horizon: int | None, like: Tensor) -> tuple[Tensor, Tensor]:
         """Old actions (B, T, D) and weights (T, 1); where there is no old action the weight is 0."""
         old = left_over[None] if left_over.ndim == 2 else left_over
-        horizon = min(self.rtc_config.execution_horizon if horizon is None else horizon, old.shape[1])
+        horizon = self._horizon(old.shape[1], horizon)
         old = F.pad(old[:, : like.shape[1]], (0, like.shape[2] - old.shape[2]))
         old = F.pad(old, (0, 0, 0, like.shape[1] - old.shape[1])).to(like)
         weights = self.get_prefix_weights(min(delay, horizon), horizon, like.shape[1])
@@ -98,13 +126,13 @@ class Continuation:
     """How one chunk continues the unplayed actions (B, N, D) of the one before, for a policy that denoises.
 
     longest: of `rtc_training_max_delay`; if it is not 0, the chunk begins with the actions that will have been played
-    when it is there. Otherwise it is guided as `rtc_config` says.
+    when it is there. Otherwise it is guided by `processor`, if there is one and it is enabled.
     """
 
-    def __init__(self, rtc_config, left_over, inference_delay, horizon, longest: int = 0):
+    def __init__(self, processor: RTCProcessor | None, left_over, inference_delay, horizon, longest: int = 0):
         self.prefix = known_prefix(left_over, inference_delay, longest)
-        guides = left_over is not None and is_enabled(rtc_config) and not longest
-        self.processor = RTCProcessor(rtc_config) if guides else None
+        guides = left_over is not None and processor is not None and processor.rtc_config.enabled and not longest
+        self.processor = processor if guides else None
         self.left_over, self.inference_delay, self.horizon = left_over, inference_delay, horizon
 
     @property

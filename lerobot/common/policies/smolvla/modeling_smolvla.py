@@ -209,7 +209,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
             old = aloha.encode_actions_inv(old)
         old = None if old is None else pad_vector(old, self.config.max_action_dim)
         longest = self.config.rtc_training_max_delay
-        continued = Continuation(self.config.rtc_config, old, inference_delay, execution_horizon, longest)
+        continued = Continuation(self.rtc_processor, old, inference_delay, execution_horizon, longest)
         actions = continued.finish(self.model.sample_actions(*observation, noise=noise, steer=continued.steer))
         actions = actions[..., : self.config.action_feature.shape[0]]
         return aloha.encode_actions(actions) if self.config.adapt_to_pi_aloha else actions
