@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import random
 import signal
@@ -106,6 +107,7 @@ def late(count: int) -> None:
     Up to 12 frames a tick; up to 4, and every twentieth 15; the same with 30. The operator goes on meanwhile.
     """
     for name, most, seldom in (("up to 12 frames", 12, 1), ("1 to 4, seldom 15", 4, 15), ("1 to 4, seldom 30", 4, 30)):
+        logging.disable(logging.WARNING)
         ends = [_late_once(seed, most, seldom) for seed in range(count)]
         print(f"late ticks, {name}: {ends.count('overload')} of {count} shut down, {ends.count('success')} succeeded")
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pprint import pformat
 
-from lerobot.common.robot_devices import recording
 from lerobot.common.robot_devices.control_configs import (
     CalibrateControlConfig,
     ControlPipelineConfig,
@@ -20,14 +19,15 @@ from lerobot.common.robot_devices.control_configs import (
 )
 from lerobot.common.robot_devices.control_utils import landing_on_signals
 from lerobot.common.robot_devices.keyboard import unechoed
+from lerobot.common.robot_devices.recording import calibrate, record, replay, teleoperate
 from lerobot.common.robot_devices.robots.utils import make_robot_from_config
 from lerobot.common.utils.utils import init_logging, run_command
 
 COMMANDS = {
-    CalibrateControlConfig: recording.calibrate,
-    TeleoperateControlConfig: recording.teleoperate,
-    RecordControlConfig: recording.record,
-    ReplayControlConfig: recording.replay,
+    CalibrateControlConfig: calibrate,
+    TeleoperateControlConfig: teleoperate,
+    RecordControlConfig: record,
+    ReplayControlConfig: replay,
 }
 
 

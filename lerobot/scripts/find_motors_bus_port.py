@@ -21,8 +21,9 @@ def find_available_ports() -> list[str]:
     return available_ports()
 
 
-def find_port(ask: Callable[[str], object] = input, ports: Callable[[], list[str]] = find_available_ports) -> str:
+def find_port(ask: Callable[[str], object] | None = None, ports: Callable[[], list[str]] | None = None) -> str:
     """The port that goes away when the arm is unplugged; OSError if none or several do."""
+    ask, ports = ask or input, ports or find_available_ports
     before = ports()
     print(f"Serial ports: {', '.join(before) or 'none'}")
     ask("Unplug the arm's USB cable and press Enter.")

@@ -17,8 +17,9 @@ from lerobot.scripts.configure_motor import configure_motor
 ARMS = {"robot": ("koch_follower", FOLLOWER_MODELS), "teleop": ("koch_leader", LEADER_MODELS)}
 
 
-def setup_motors(port: str, models: tuple[str, ...], ask: Callable[[str], object] = input) -> None:
+def setup_motors(port: str, models: tuple[str, ...], ask: Callable[[str], object] | None = None) -> None:
     """From the gripper to the base: ask for each motor to be the only one connected, and configure it."""
+    ask = ask or input
     for name, (motor, model) in reversed(koch_motors(models).items()):
         ask(f"Connect only the motor '{name}' ({model}) to the board and press Enter.")
         configure_motor(port, model, motor)

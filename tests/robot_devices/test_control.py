@@ -25,8 +25,10 @@ from lerobot.common.robot_devices.cameras.base import StaleFrameError
 from lerobot.common.robot_devices.control_configs import RecordControlConfig, TeleoperateControlConfig, parse_control
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
 from lerobot.common.robot_devices.preflight import Plan, preflight
+from lerobot.common.robot_devices.robots import configs
 from lerobot.common.robot_devices.robots.configs import JOINTS
 from lerobot.common.robot_devices.robots.koch_sim import KochSimRobot
+from lerobot.common.robot_devices.robots.manipulator import ManipulatorRobot
 from lerobot.common.robot_devices.robots.utils import make_robot, make_robot_from_config
 from lerobot.common.robot_devices.simulation.twin_process import TwinProcess
 from lerobot.common.robot_devices.supervisor import Supervision
@@ -647,6 +649,29 @@ def test_calibrating_the_simulated_pair_finds_its_mounting(tmp_path):
 def test_flags_that_cannot_be_meant(flags, word):
     with pytest.raises((ValueError, NotImplementedError), match=word):
         run(*SIM, *flags)
+
+
+def test_a_follower_without_a_leader_is_refused_before_anything_is_opened(monkeypatch):
+    monkeypatch.setattr(ManipulatorRobot, "open", lambda self: pytest.fail("the robot was opened"))
+    alone = ["--robot.type=koch", "--robot.leader_arms={}", "--robot.cameras={}"]
+    for control in (["--control.type=teleoperate"], RECORD[3:]):
+        with pytest.raises(ValueError, match=r"Nobody moves the arms \['main'\]"):
+            run(*alone, *control)
+    with pytest.raises(ValueError, match="no follower arm"):
+        run(*alone, "--robot.follower_arms={}", "--control.type=teleoperate")
+
+
+@pytest.mark.parametrize("calibrating", [True, False])
+def test_mock_motors_never_write_where_real_arms_have_their_calibration(tmp_path, monkeypatch, calibrating):
+    monkeypatch.setattr(configs, "HF_LEROBOT_CALIBRATION", tmp_path)
+    monkeypatch.setattr("builtins.input", lambda prompt: "")
+    monkeypatch.chdir(tmp_path)
+    mock = ["--robot.type=koch", "--robot.mock=true", "--robot.cameras={}", "--robot.supervise=false"]
+    control = "calibrate" if calibrating else "teleoperate"
+    run(*mock, f"--control.type={control}", *([] if calibrating else ["--control.teleop_time_s=0.1"]))
+    assert not list(tmp_path.rglob("*.json"))
+    run(*mock, "--control.type=calibrate", f"--robot.calibration_dir={tmp_path / 'own'}")
+    assert {path.name for path in (tmp_path / "own").iterdir()} == {"main_follower.json", "main_leader.json"}
 
 
 def test_legacy_flags_have_their_defaults():

@@ -27,7 +27,6 @@ from lerobot.common.robot_devices.control_utils import (
 )
 from lerobot.common.robot_devices.episodes import Recording
 from lerobot.common.robot_devices.keyboard import HINT
-from lerobot.common.robot_devices.motors.calibration import save_calibration
 from lerobot.common.robot_devices.pace import Pace
 from lerobot.common.robot_devices.preflight import Plan, count_problems, format_table, preflight, sentence
 from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
@@ -57,9 +56,7 @@ def calibrate(robot, cfg: CalibrateControlConfig) -> None:
         bus.set_calibration(None)
         name, kind = arm.rsplit("_", 1)
         ask = (lambda prompt, arm=arm: robot.hand(arm, prompt)) if hasattr(robot, "hand") else input
-        path = robot._calibration_path(arm)
-        save_calibration(run_arm_calibration(bus, robot.robot_type, name, kind, ask), path)
-        logging.info("Calibration written to '%s'.", path)
+        robot.keep_calibration(arm, run_arm_calibration(bus, robot.robot_type, name, kind, ask))
 
 
 def prepare(robot, plan: Plan) -> None:
@@ -73,8 +70,21 @@ def prepare(robot, plan: Plan) -> None:
     robot.energise()
 
 
+def _require_leaders(robot) -> None:
+    """ValueError where a follower has nobody to follow."""
+    alone = [name for name in robot.follower_arms if name not in robot.leader_arms]
+    if alone or not robot.follower_arms:
+        raise ValueError(
+            f"Nobody moves the arms {alone}: every follower needs a leader of the same name (--robot.leader_arms), or "
+            "record with a policy (--control.policy.path=CHECKPOINT)."
+            if alone
+            else "There is no follower arm to be moved (--robot.follower_arms)."
+        )
+
+
 def teleoperate(robot, cfg: TeleoperateControlConfig, each_tick: Callable[[], None] = lambda: None) -> None:
     """Let the follower follow until the time is over or Ctrl-C."""
+    _require_leaders(robot)
     viewer = open_viewer("teleop", cfg)
     prepare(robot, Plan(fps=cfg.fps))
     if hasattr(robot, "reset_scene"):
@@ -91,6 +101,8 @@ def teleoperate(robot, cfg: TeleoperateControlConfig, each_tick: Callable[[], No
 def record(robot, cfg: RecordControlConfig):
     """Record episodes and return the dataset; what was saved stays, whatever ends the run."""
     sanity_check_dataset_name(cfg.repo_id, cfg.policy)
+    if cfg.policy is None:
+        _require_leaders(robot)
     viewer = open_viewer("record", cfg)
     dataset = _existing_dataset(cfg)
     policy = _load_policy(cfg, robot.robot_type)

@@ -31,13 +31,14 @@ def run_arm_calibration(
     robot_type: str,
     arm_name: str,
     arm_type: str,
-    ask: Callable[[str], object] = input,
+    ask: Callable[[str], object] | None = None,
 ) -> Calibration:
     """Ask for the poses one after the other and return the calibration, all joints in degrees.
 
     Each pose may be up to 45 degrees off; accuracy comes from how the arm was assembled. ValueError if torque is on, or
     if joints did not turn by about a quarter between the poses, after `POSE_TRIES`.
     """
+    ask = ask or input  # looked up now: whoever replaces builtins.input is heard
     if (arm.read("Torque_Enable") != 0).any():
         raise ValueError("Torque must be off while calibrating: the arm is moved by hand.")
     who = f"{robot_type} {arm_name} {arm_type}"

@@ -206,12 +206,21 @@ class ManipulatorRobot:
                 logging.info("There is no calibration '%s': it is made now.", path)
                 bus.set_calibration(None)
                 calibration = run_arm_calibration(bus, self.robot_type, arm, kind)
-                save_calibration(calibration, path)
+                self.keep_calibration(name, calibration)
                 bus.set_calibration(calibration)
 
     def read_calibration(self, arm_id: str, bus: DynamixelMotorsBus) -> Calibration:
         """An arm's calibration file; ValueError, FileNotFoundError."""
         return load_calibration(self._calibration_path(arm_id), bus.motors, self.config.use_degrees)
+
+    def keep_calibration(self, arm_id: str, calibration: Calibration) -> None:
+        """Write an arm's calibration file; that of mock motors never into the folder where real arms have theirs."""
+        path = self._calibration_path(arm_id)
+        if self.config.mock and self.config.calibration_dir is None:
+            logging.warning("'%s' is not written: these motors are a mock (--robot.calibration_dir keeps it).", path)
+            return
+        save_calibration(calibration, path)
+        logging.info("Calibration written to '%s'.", path)
 
     def _calibration_path(self, arm_id: str) -> Path:
         side = arm_id.rsplit("_", 1)[1]
