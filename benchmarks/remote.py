@@ -29,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from lerobot.common.inference_server import wire
 from lerobot.common.inference_server.server import PolicyServer
 from lerobot.common.inference_server.zeromq import import_zmq, make_context
-from lerobot.common.utils.utils import run_command
 
 JOINTS, FPS = 6, 30
 LONGEST_S = 60.0  # that a server may take to say anything
@@ -301,7 +300,11 @@ def main() -> None:
     words.add_argument("--jpeg_quality", type=int, default=90)
     words.add_argument("--port", type=int, default=0)
     words.add_argument("--cameras", type=int, default=1)
-    run_command(lambda: run(words.parse_args()))
+    args = words.parse_args()
+    try:
+        run(args)
+    except (OSError, ImportError) as e:
+        sys.exit(f"error: {e}")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -99,7 +99,7 @@ def test_async_chunks_of_a_run_are_asked_for_with_the_noise_of_their_ticks(serve
     tried = len(planner.options)
     client.run()
     noise = [options["noise"] for options in planner.options[tried:]]
-    assert len({one.seed for one in noise}) == 1 and noise[0].first == 0 < noise[-1].first <= 60
+    assert len({one["seed"] for one in noise}) == 1 and noise[0]["first"] == 0 < noise[-1]["first"] <= 60
 
 
 def test_a_lost_server_makes_the_arm_hold_and_then_land_with_torque_off(serve, client_for):

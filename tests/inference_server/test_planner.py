@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lerobot.common.inference_server.planner import CheckpointPlanner
-from lerobot.common.player.noise import TickNoise
 from lerobot.common.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.types import FeatureType, PolicyFeature
@@ -91,10 +90,10 @@ def test_a_policy_that_looks_at_two_observations_gets_both(tmp_path):
 
 def test_chunks_start_from_the_noise_that_the_client_names(tmp_path):
     planner = load(save_checkpoint(tmp_path, "diffusion", **DIFFUSION, noise_scheduler_type="DDIM"))
-    plans = [planner.plan(frames(2), "", "koch", {"noise": TickNoise(seed, 0)}).actions for seed in (1, 1, 2)]
+    plans = [planner.plan(frames(2), "", "koch", {"noise": {"seed": seed, "first": 0}}).actions for seed in (1, 1, 2)]
     assert np.array_equal(plans[0], plans[1]) and not np.allclose(plans[0], plans[2])
     deterministic = load(save_checkpoint(tmp_path / "act", "act", **ACT))
-    with_noise = deterministic.plan(frames(1), "", "koch", {"noise": TickNoise(1, 0)})
+    with_noise = deterministic.plan(frames(1), "", "koch", {"noise": {"seed": 1, "first": 0}})
     assert np.array_equal(with_noise.actions, deterministic.plan(frames(1), "", "koch", {}).actions)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from lerobot.common.checks.finding import Finding
 from lerobot.common.inference_server.handshake import compare, is_picture
-from lerobot.common.player.noise import noise_options
+from lerobot.common.player.noise import TickNoise, noise_options
 from lerobot.common.utils.device import mixed_precision
 
 
@@ -45,8 +45,8 @@ class Planner(Protocol):
         """Whether a robot, as its hello describes it, and this checkpoint belong together."""
 
     def plan(self, observation: dict[str, np.ndarray], task: str, robot_type: str, options: dict) -> Plan:
-        """The chunk for observations (history, ...); `options` may have the fields of `wire.CONTINUED`, and `noise`, a
-        `TickNoise`.
+        """The chunk for observations (history, ...); `options` may have the fields of `wire.CONTINUED`, and `noise`
+        with those of `wire.NOISE`.
         """
 
 
@@ -106,7 +106,7 @@ class CheckpointPlanner:
         return Plan(actions, planned.cpu().numpy() if self.rtc else None, spent)
 
     def _on_device(self, options: dict, device: torch.device) -> dict:
-        noise = noise_options(self._policy, options.get("noise"), 1)
+        noise = noise_options(self._policy, TickNoise(**options["noise"]), 1) if "noise" in options else {}
         options = {name: value for name, value in options.items() if name != "noise"}
         if "prev_chunk_left_over" in options:
             left_over = torch.from_numpy(options["prev_chunk_left_over"].copy()).to(device)

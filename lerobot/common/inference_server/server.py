@@ -15,7 +15,6 @@ from lerobot.common.checks.finding import Finding, worst
 from lerobot.common.inference_server import pictures, wire
 from lerobot.common.inference_server.keys import derive_keys, require_token
 from lerobot.common.inference_server.zeromq import import_zmq, make_context
-from lerobot.common.player.noise import TickNoise
 
 if TYPE_CHECKING:
     from lerobot.common.inference_server.planner import Planner
@@ -314,7 +313,7 @@ class PolicyServer:
             }
             decoded = time.perf_counter()
             robot = work.client.robot["type"]
-            options = {**(work.continues or {}), **({} if work.noise is None else {"noise": TickNoise(**work.noise)})}
+            options = {**(work.continues or {}), **({} if work.noise is None else {"noise": work.noise})}
             plan = work.client.planner.plan(observation, work.task, robot, options)
         except wire.WireError as e:
             return self._refuse(peer, Refusal("malformed", str(e)), work.sequence)
