@@ -39,6 +39,9 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "lerobot" / "scripts"
 POLICIES = ("act", "act_dinov2", "diffusion", "tdmpc", "vqbet", "pi0", "smolvla")
 TASKS = {"A": "KochPickPlace-v0", "B": "KochPickPlaceColor-v0"}
+PRESETS = {("smolvla", "B"): "smolvla_mini_words"}  # of the others: <policy>_mini
+# What a preset starts from: a script that makes it; its time counts as training.
+HEAD_STARTS = {"smolvla_mini_words": "pretrain_vlm.py"}
 SHORT, LONG = 20, 120  # steps of the two runs whose difference is the price of a step
 EPISODE_STEPS = 450
 LIMIT_S = 6 * 3600  # of one command, by the clock
@@ -131,10 +134,28 @@ def run(command: list, log: Path) -> dict[str, float]:
     return {"cpu_s": seconds, "wall_s": time.perf_counter() - start, "memory_gb": kilobytes / 2**20}
 
 
-def train_command(policy: str, dataset: Path, output: Path, args) -> list:
-    """The command that trains a preset, without its steps."""
-    flags = [f"--preset={policy}_mini", f"--dataset.root={dataset}", f"--output_dir={output}", f"--seed={args.seed}"]
-    flags += ["--eval_freq=0", "--progress=false", f"--policy.device={args.device}"]
+def preset_of(policy: str, scene: str) -> str:
+    """The name of the preset that a policy trains with."""
+    return PRESETS.get((policy, scene), f"{policy}_mini")
+
+
+def head_start(policy: str, scene: str, folder: Path, args) -> tuple[Path | None, dict[str, float]]:
+    """(what training starts from, its cost): made on first use; (None, nothing) for random weights."""
+    script, output, cost_file = HEAD_STARTS.get(preset_of(policy, scene)), folder / "start", folder / "start_cost.json"
+    if script is None:
+        return None, {"cpu_s": 0.0, "wall_s": 0.0, "memory_gb": 0.0}
+    if not cost_file.is_file():
+        shutil.rmtree(output, ignore_errors=True)
+        command = [sys.executable, SCRIPTS / script, f"--output_dir={output}", f"--seed={args.seed}"]
+        write_json(run(command, folder / "start.log"), cost_file)
+    return output, read_json(cost_file)
+
+
+def train_command(policy: str, scene: str, dataset: Path, output: Path, args, start: Path | None = None) -> list:
+    """The command that trains a preset, from the weights `start` or random ones, without its steps."""
+    flags = [f"--preset={preset_of(policy, scene)}", f"--dataset.root={dataset}", f"--output_dir={output}"]
+    flags += [f"--seed={args.seed}", "--eval_freq=0", "--progress=false", f"--policy.device={args.device}"]
+    flags += [f"--policy.path={start}"] if start else []
     larger = LARGER[policy] if args.device.startswith("cuda") else []
     return [sys.executable, SCRIPTS / "train.py", *flags, *(f"--{flag}" for flag in larger)]
 
@@ -144,35 +165,38 @@ def schedule(policy: str, steps: int) -> list[str]:
     return [f"--steps={steps}", *([f"--{SCHEDULE[policy]}={steps}"] if policy in SCHEDULE else [])]
 
 
-def choose_steps(policy: str, dataset: Path, folder: Path, args) -> dict[str, float]:
+def choose_steps(policy: str, scene: str, dataset: Path, folder: Path, args) -> dict[str, float]:
     """{"steps", "step_s"}: the preset's own steps if they fit the budget, else (or with --fill) as many as fill it.
 
-    The price of a step is the difference of a long and a short run.
+    The price of a step is the difference of a long and a short run; what a head start took is no longer there.
     """
     plan = folder / "plan.json"
     if plan.is_file():
         return read_json(plan)
     kind, spent = "wall_s" if args.device.startswith("cuda") else "cpu_s", []
+    start, start_cost = head_start(policy, scene, folder, args)
     for count in (SHORT, LONG):
         output = folder / f"measure_{count}"
         shutil.rmtree(output, ignore_errors=True)
-        command = train_command(policy, dataset, output, args) + schedule(policy, count) + MEASURED.get(policy, [])
+        command = train_command(policy, scene, dataset, output, args, start) + schedule(policy, count)
+        command += MEASURED.get(policy, [])
         command += ["--save_checkpoint=false", "--log_freq=10"]
         spent.append(run(command, folder / "measure.log")[kind])
     step_s = max((spent[1] - spent[0]) / (LONG - SHORT), 1e-4)
-    preset = read_json(ROOT / f"lerobot/configs/presets/{policy}_mini.json")
+    preset = read_json(ROOT / f"lerobot/configs/presets/{preset_of(policy, scene)}.json")
     free = preset["policy"].get("n_vqvae_training_steps", 0)
-    steps = free + max(100, round(60 * args.minutes / step_s / 100) * 100)
+    steps = free + max(100, round((60 * args.minutes - start_cost[kind]) / step_s / 100) * 100)
     if not args.fill:
         steps = min(steps, preset["steps"])
     write_json({"steps": steps, "step_s": step_s}, plan)
     return read_json(plan)
 
 
-def train(policy: str, dataset: Path, folder: Path, args) -> tuple[Path, dict]:
+def train(policy: str, scene: str, dataset: Path, folder: Path, args) -> tuple[Path, dict]:
     """Train, or go on training; returns the checkpoint and what all its parts cost together."""
-    plan, output, cost_file = choose_steps(policy, dataset, folder, args), folder / "run", folder / "cost.json"
-    cost = read_json(cost_file) if cost_file.is_file() else {"cpu_s": 0.0, "wall_s": 0.0, "memory_gb": 0.0}
+    plan, output, cost_file = choose_steps(policy, scene, dataset, folder, args), folder / "run", folder / "cost.json"
+    start, cost = head_start(policy, scene, folder, args)
+    cost = read_json(cost_file) if cost_file.is_file() else cost
     rows = read_lines(output / "metrics.jsonl")
     checkpoint = output / CHECKPOINTS_DIR / LAST_CHECKPOINT_LINK / PRETRAINED_MODEL_DIR
     if rows and rows[-1]["step"] >= plan["steps"] and checkpoint.is_dir():
@@ -182,7 +206,7 @@ def train(policy: str, dataset: Path, folder: Path, args) -> tuple[Path, dict]:
     else:
         if output.exists():  # stopped before its first checkpoint
             shutil.rmtree(output)
-        command = train_command(policy, dataset, output, args) + schedule(policy, plan["steps"])
+        command = train_command(policy, scene, dataset, output, args, start) + schedule(policy, plan["steps"])
         command.append(f"--save_freq={max(1, plan['steps'] // 4)}")
     spent = run(command, folder / "train.log")
     cost = {key: max(cost[key], spent[key]) if key == "memory_gb" else cost[key] + spent[key] for key in spent}
@@ -195,7 +219,7 @@ def measure(policy: str, scene: str, dataset: Path, folder: Path, args) -> dict:
     result_file = folder / "result.json"
     if result_file.is_file():
         return read_json(result_file)
-    checkpoint, cost = train(policy, dataset, folder, args)
+    checkpoint, cost = train(policy, scene, dataset, folder, args)
     given = [f"--policy.path={checkpoint}", f"--policy.device={args.device}"]
     evaluation = [sys.executable, SCRIPTS / "eval.py", *given, "--env.type=koch", f"--env.task={TASKS[scene]}"]
     evaluation += [f"--eval.n_episodes={args.episodes}", "--eval.use_async_envs=true"]

@@ -81,7 +81,21 @@ def test_the_budget_is_a_ceiling_unless_it_shall_be_filled(minutes, flags, steps
     prices = iter([{"cpu_s": 10.0}, {"cpu_s": 30.0}])  # 100 steps in between, so 0.2 s a step
     monkeypatch.setattr(leaderboard, "run", lambda command, log: next(prices))
     args = leaderboard.parse([f"--minutes={minutes}", *flags])
-    assert leaderboard.choose_steps("act", tmp_path, tmp_path, args)["steps"] == steps
+    assert leaderboard.choose_steps("act", "A", tmp_path, tmp_path, args)["steps"] == steps
+
+
+def test_the_time_of_a_head_start_counts(tmp_path, monkeypatch):
+    commands, prices = [], iter([{"cpu_s": 300.0, "wall_s": 1.0, "memory_gb": 2.0}, {"cpu_s": 10.0}, {"cpu_s": 110.0}])
+    monkeypatch.setattr(leaderboard, "run", lambda command, log: commands.append(command) or next(prices))
+    args = leaderboard.parse(["--minutes=20"])  # 300 of 1200 s are spent, a step costs 1 s
+    assert leaderboard.choose_steps("smolvla", "B", tmp_path, tmp_path, args)["steps"] == 900
+    assert leaderboard.head_start("smolvla", "B", tmp_path, args) == (
+        tmp_path / "start",
+        {"cpu_s": 300.0} | {"wall_s": 1.0, "memory_gb": 2.0},
+    )
+    assert leaderboard.head_start("smolvla", "A", tmp_path, args)[0] is None
+    assert commands[0][1].name == "pretrain_vlm.py"
+    assert all(f"--policy.path={tmp_path / 'start'}" in command for command in commands[1:])
 
 
 def test_the_table_replaces_what_stands_between_its_marks(tmp_path):
@@ -94,11 +108,12 @@ def test_the_table_replaces_what_stands_between_its_marks(tmp_path):
         leaderboard.publish("new", page)
 
 
-@pytest.mark.parametrize("policy", leaderboard.POLICIES)
+@pytest.mark.parametrize(("policy", "scene"), [*((name, "A") for name in leaderboard.POLICIES), ("smolvla", "B")])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_every_policy_takes_its_settings(policy, device, tmp_path):
+def test_every_policy_takes_its_settings(policy, scene, device, tmp_path):
     args = leaderboard.parse([f"--device={device}"])
-    flags = leaderboard.train_command(policy, tmp_path, tmp_path / "run", args)[2:] + leaderboard.schedule(policy, 9000)
+    flags = leaderboard.train_command(policy, scene, tmp_path, tmp_path / "run", args)[2:]
+    flags += leaderboard.schedule(policy, 9000)
     flags = [flag for flag in flags if not flag.startswith("--policy.device")]
     cfg = parse(TrainPipelineConfig, [*flags, *leaderboard.MEASURED.get(policy, []), "--policy.device=cpu"])
     assert cfg.policy.type == policy and cfg.steps == 9000

@@ -20,6 +20,12 @@ def test_delta_joint_actions_are_refused():
         SmolVLAConfig(use_delta_joint_actions_aloha=True)
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_is_from_0_to_1(share):
+    with pytest.raises(ValueError, match="pure_noise_share=.*from 0 to 1"):
+        SmolVLAConfig(pure_noise_share=share)
+
+
 def test_empty_cameras_become_inputs_once():
     config = tiny_config(empty_cameras=2)
     config.validate_features()

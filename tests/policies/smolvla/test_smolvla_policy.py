@@ -32,6 +32,7 @@ VARIANTS = {
     "wide pictures": {"resize_imgs_with_padding": (64, 32), "size": (48, 40)},
     "narrow padding": {"max_state_dim": 6, "max_action_dim": 6},
     "two draws": {"draws_per_sample": 2},
+    "pure noise": {"pure_noise_share": 0.5, "draws_per_sample": 2},
     "historic loss": {"loss_over_padding": True},
 }
 
@@ -54,6 +55,17 @@ def test_every_configuration_trains_and_samples(changes):
     torch.manual_seed(0)
     queued = torch.stack([policy.select_action(batch) for _ in range(3)], 1)
     torch.testing.assert_close(queued, chunk[:, :3])
+
+
+def test_a_share_of_the_draws_is_pure_noise():
+    policy = tiny_policy(pure_noise_share=0.25)
+    torch.manual_seed(0)
+    times = policy.model.draw_time(4000, torch.device("cpu"))
+    assert (times == 1).float().mean() == pytest.approx(0.25, abs=0.03)
+    policy.config.pure_noise_share = 0.0
+    torch.manual_seed(0)
+    plain = policy.model.draw_time(4000, torch.device("cpu"))
+    assert (plain < 1).all() and torch.equal(times[times < 1], plain[times < 1])
 
 
 def test_uneven_expert_depth_is_refused():

@@ -88,6 +88,8 @@ class SmolVLAConfig(PreTrainedConfig):
     vlm_config: dict = extra({})  # overrides of the vision-language model's configuration, nested as there
     # (noise, time) draws per sample and step; pictures, which cost more than the expert, are encoded once.
     draws_per_sample: int = extra(1)
+    # share of the training draws at time 1: no trace of the actions is in the noise, so only the observation tells them
+    pure_noise_share: float = extra(0.0)
     # actions at the start of a chunk that training gives, at most (0: none), so that a chunk can continue another
     rtc_training_max_delay: int = extra(0)
     training_tasks: list[str] = extra([])  # sentences seen in training, filled from the dataset; others warn
@@ -121,6 +123,8 @@ class SmolVLAConfig(PreTrainedConfig):
                 f"--policy.min_period={self.min_period}, --policy.max_period={self.max_period}: expected "
                 "0 < min_period < max_period."
             )
+        if not 0 <= self.pure_noise_share <= 1:
+            raise ValueError(f"--policy.pure_noise_share={self.pure_noise_share}: expected a share from 0 to 1.")
         if self.expert_width_multiplier <= 0:
             raise ValueError(f"--policy.expert_width_multiplier={self.expert_width_multiplier}: expected above 0.")
         if self.pad_language_to not in ("longest", "max_length"):

@@ -94,11 +94,19 @@ class VLAFlowMatching(nn.Module):
         draws = self.config.draws_per_sample
         actions = actions.repeat(draws, 1, 1)
         noise = sample_noise(actions.shape, actions.device) if noise is None else noise
-        time = sample_time(actions.shape[0], actions.device) if time is None else time
+        time = self.draw_time(actions.shape[0], actions.device) if time is None else time
         time = time if given is None else time[:, None].masked_fill(given, 0.0)
         x_t, target = noisy_actions(actions, noise, time)
         prefix = self.encode_prefix(images, image_masks, tokens, token_masks, state, context)
         return F.mse_loss(self.velocity(x_t, time, prefix.repeat(draws)), target, reduction="none")
+
+    def draw_time(self, count: int, device: torch.device) -> Tensor:
+        """Denoising times `(count,)` to train at: Beta(1.5, 1), and 1 for `pure_noise_share` of them."""
+        time = sample_time(count, device)
+        if self.config.pure_noise_share:
+            pure = torch.rand(count) < self.config.pure_noise_share
+            time = time.masked_fill(pure.to(device, non_blocking=True), 1.0)
+        return time
 
     def sample_actions(self, images, image_masks, tokens, token_masks, state, noise=None, steer=None) -> Tensor:
         """Denoise a chunk `(B, C, max_action_dim)`.
