@@ -83,8 +83,8 @@ def measure(path: str, layouts: list[dict]) -> str:
     spread = np.mean([np.ptp(turned[a:b]) for a, b in zip(ends, ends[1:], strict=False)])
     wrong = np.mean([one[cube] for (_, cube), one in zip(asked, off, strict=True)])
     return (
-        f"{path}: goes for the named cube in {named:.0%} of {len(asked)} (chance {chance:.0%}), {wrong:.1f} degrees off "
-        f"it; the sentences of a layout turn it {spread:.1f} degrees apart; without pictures it turns "
+        f"{path}: goes for the named cube in {named:.0%} of {len(asked)} (chance {chance:.0%}), {wrong:.1f} degrees "
+        f"off it; the sentences of a layout turn it {spread:.1f} degrees apart; without pictures it turns "
         f"{np.abs(turned - blind).mean():.1f} degrees elsewhere"
     )
 
