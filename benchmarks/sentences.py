@@ -23,12 +23,14 @@ from lerobot.common.envs.koch_sim.scene import CUBE_HALF, TASK
 from lerobot.common.envs.koch_sim.world import KochWorld
 from lerobot.common.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.common.utils.device import mixed_precision
+from lerobot.common.utils.utils import run_command
 from lerobot.configs.policies import PreTrainedConfig
 
 SEED0 = 30_000
 CAMERAS = ("laptop", "phone")
 BATCH = 32
-TURNED = 0.91  # of the way to the cube that the expert has turned after 40 frames
+CHUNK = 40
+TURNED = 0.91  # of the way to the cube that the expert has turned after so many frames
 
 
 def moments(count: int) -> list[dict]:
@@ -68,6 +70,8 @@ def turns(path: str, asked: list[tuple[dict, int]], blank: bool) -> np.ndarray:
         same = {key: value.expand(len(part), -1, -1).contiguous() for key, value in noise.items()}
         with mixed_precision(config.device, config.use_amp):
             chunk = postprocessor(policy.predict_action_chunk(preprocessor(batch), **same))
+        if chunk.shape[1] != CHUNK:
+            raise ValueError(f"{path}: its chunks have {chunk.shape[1]} actions; what is measured needs {CHUNK}.")
         found.append(chunk[:, -1, 0].float().cpu())
     return torch.cat(found).numpy() / TURNED
 
@@ -101,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
