@@ -6,11 +6,13 @@ import json
 import os
 import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lerobot.common.checks.robot import check_calibration, check_health, check_motors
+from lerobot.common.robot_devices.motors import dynamixel_port
 from lerobot.common.robot_devices.motors.calibration import save_calibration
 from lerobot.common.robot_devices.motors.configs import DynamixelMotorsBusConfig
 from lerobot.common.robot_devices.motors.dynamixel import DynamixelMotorsBus
@@ -227,6 +229,22 @@ def test_stopped_motors_are_named_and_take_goals_again(arm):
     arm.write("Goal_Position", before + 9, "wrist_roll")
     arm.read("ID")
     assert goals(arm)[4] == before + 9
+
+
+@needs_sdk
+def test_a_bus_that_stalled_is_not_asked_the_same_while_it_may_still_answer(monkeypatch):
+    """What it owes comes in order: once a later question was answered, an earlier one is not."""
+    clock = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
+    monkeypatch.setattr(dynamixel_port, "time", clock)
+    port = dynamixel_port.DynamixelPort("/dev/none", 1_000_000)
+    count = len(port._tags[132])
+    asked = [port._window(132)[1] for _ in range(count)]  # none is answered
+    assert len(set(asked)) == count and clock.now == 100.0
+    assert port._window(132)[1] == asked[0] and clock.now == pytest.approx(100.0 + dynamixel_port.SILENT_S, abs=0.01)
+    port._answered = port._asked  # that one was: what was asked before does not come any more
+    assert port._window(132)[1] == asked[1] and clock.now == pytest.approx(100.0 + dynamixel_port.SILENT_S, abs=0.01)
 
 
 @needs_sdk

@@ -24,7 +24,8 @@ try:
 except ImportError:  # Windows
     GONE = (OSError,)
 
-STALE_S = 0.25  # an answer later than this does not come
+STALE_S = 0.25  # an answer later than this does not come,
+SILENT_S = 1.0  # unless nothing is answered at all: a bus that stalled says all it owes when it goes on
 # Registers read in the loop: address -> remainder modulo 4 of the lengths of blocks around it.
 TAGGED = {116: 0, 132: 1, 126: 2, 144: 3}
 SEND_S = 1.0  # an adapter that takes no byte for this long is gone
@@ -89,6 +90,7 @@ class DynamixelPort:
         self._port = None
         self._tags = {address: deque(_lengths(address, tag)) for address, tag in TAGGED.items()}
         self._unanswered: dict[int, float] = {}  # length of a block -> when it was asked for
+        self._asked = self._answered = 0.0  # when the last tagged question was put, and the last answered one
         self._last_failure = -STALE_S
 
     # -- opening -------------------------------------------------------------------------------------------------
@@ -196,7 +198,9 @@ class DynamixelPort:
                 group.addParam(motor)
             self._check(group.txPacket(), None)
             blocks = [self._receive(port, motor, length) for motor in motors]
-        self._unanswered.pop(length, None)
+        if hot:
+            self._unanswered.pop(length, None)
+            self._answered = self._asked
         return [block[address - start : address - start + size] for block in blocks]
 
     def _window(self, address: int) -> tuple[int, int]:
@@ -206,10 +210,14 @@ class DynamixelPort:
             now = time.monotonic()
             for _ in range(len(lengths)):
                 lengths.rotate(-1)
-                if now - self._unanswered.get(lengths[0], -STALE_S) >= STALE_S:
-                    self._unanswered[lengths[0]] = now
+                if self._cannot_come(self._unanswered.get(lengths[0], -SILENT_S), now):
+                    self._unanswered[lengths[0]] = self._asked = now
                     return min(address, FEEDBACK[1] - lengths[0]), lengths[0]
             time.sleep(POLL_S)
+
+    def _cannot_come(self, asked: float, now: float) -> bool:
+        """Whether no answer to a question of that moment can be on its way: a later one was answered, time went by."""
+        return now - asked >= (STALE_S if asked < self._answered else SILENT_S)
 
     def _receive(self, port, motor: int, length: int) -> bytes:
         for _ in range(MOST_STALE):
