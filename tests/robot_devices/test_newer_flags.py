@@ -63,6 +63,8 @@ def test_other_arms_are_refused():
 def test_what_cannot_be_done_is_refused():
     with pytest.raises(ValueError, match="teleoperator"):
         translate("record", ["--robot.type=koch_follower", "--dataset.repo_id=a/b"])
+    with pytest.raises(ValueError, match="Teleoperating needs"):
+        translate("teleoperate", ["--robot.type=koch_follower", "--robot.port=x"])
     with pytest.raises(ValueError, match="exactly one"):
         translate("calibrate", ["--robot.type=koch_follower", "--teleop.type=koch_leader"])
     with pytest.raises(ValueError, match="Name the robot"):

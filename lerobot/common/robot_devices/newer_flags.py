@@ -86,6 +86,8 @@ def _require_devices(command: str, given: dict[str, str]) -> None:
         raise ValueError("Calibrating needs exactly one of --robot.type and --teleop.type.")
     if command != "calibrate" and robot is None:
         raise ValueError("Name the robot: --robot.type=koch_follower --robot.port=...")
+    if command == "teleoperate" and not (teleop or robot == "koch_sim"):
+        raise ValueError("Teleoperating needs a teleoperator: --teleop.type=koch_leader --teleop.port=...")
     if command == "record" and not (teleop or "policy.path" in given or robot == "koch_sim"):
         raise ValueError("Recording needs a teleoperator (--teleop.type=koch_leader) or a policy (--policy.path=...).")
 
