@@ -26,6 +26,7 @@ except ImportError:  # Windows
 
 STALE_S = 0.25  # an answer later than this does not come,
 SILENT_S = 1.0  # unless nothing is answered at all: a bus that stalled says all it owes when it goes on
+TWICE_S = 0.02  # an answer that comes a second time comes within this
 # Registers read in the loop: address -> remainder modulo 4 of the lengths of blocks around it.
 TAGGED = {116: 0, 132: 1, 126: 2, 144: 3}
 SEND_S = 1.0  # an adapter that takes no byte for this long is gone
@@ -90,6 +91,7 @@ class DynamixelPort:
         self._port = None
         self._tags = {address: deque(_lengths(address, tag)) for address, tag in TAGGED.items()}
         self._unanswered: dict[int, float] = {}  # length of a block -> when it was asked for
+        self._received: dict[int, float] = {}  # length of a block -> when it came
         self._asked = self._answered = 0.0  # when the last tagged question was put, and the last answered one
         self._last_failure = -STALE_S
 
@@ -200,7 +202,7 @@ class DynamixelPort:
             blocks = [self._receive(port, motor, length) for motor in motors]
         if hot:
             self._unanswered.pop(length, None)
-            self._answered = self._asked
+            self._answered, self._received[length] = self._asked, time.monotonic()
         return [block[address - start : address - start + size] for block in blocks]
 
     def _window(self, address: int) -> tuple[int, int]:
@@ -210,7 +212,8 @@ class DynamixelPort:
             now = time.monotonic()
             for _ in range(len(lengths)):
                 lengths.rotate(-1)
-                if self._cannot_come(self._unanswered.get(lengths[0], -SILENT_S), now):
+                twice = now - self._received.get(lengths[0], -TWICE_S) < TWICE_S
+                if not twice and self._cannot_come(self._unanswered.get(lengths[0], -SILENT_S), now):
                     self._unanswered[lengths[0]] = self._asked = now
                     return min(address, FEEDBACK[1] - lengths[0]), lengths[0]
             time.sleep(POLL_S)
