@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from lerobot.common.policies.common.fast_inference import use_inference_mode
-from lerobot.common.policies.common.int8 import Int8Linear, OneDnnInt8Linear, has_onednn_int8, quantize_linears
+from lerobot.common.policies.common.int8 import (
+    FEWEST,
+    Int8Linear,
+    OneDnnInt8Linear,
+    has_onednn_int8,
+    quantize_linears,
+)
 from lerobot.common.policies.common.packed_linear import (
     PackedLinear,
     has_onednn_products,
@@ -97,6 +103,19 @@ def test_only_large_layers_are_replaced_and_can_be_restored():
     assert net[0] is first
 
 
+BUSY = -(-FEWEST // 256**2)  # rows from which a product of 256 x 256 gains from 8 bits
+
+
+@pytest.mark.parametrize("rows, rounded", [(BUSY, True), (BUSY - 1, False)])
+def test_only_layers_whose_calls_are_large_are_rounded_to_8_bits(rows, rounded):
+    policy = Planner("int8")
+    use_inference_mode(policy)
+    with torch.no_grad():
+        policy.predict_action_chunk({"x": torch.randn(rows, 256)})
+    assert isinstance(policy.net, EIGHT_BIT) is rounded
+    assert not policy.net._forward_pre_hooks, "what looked on is gone"
+
+
 class Planner(nn.Module):
     """Enough of a policy: a network and a configuration."""
 
@@ -114,7 +133,7 @@ class Planner(nn.Module):
 
 @pytest.mark.parametrize("mode", ["bf16", "int8"])
 def test_first_observation_is_compared_from_the_same_noise(mode, caplog):
-    policy, batch = Planner(mode), {"x": torch.randn(1, 256)}
+    policy, batch = Planner(mode), {"x": torch.randn(BUSY, 256)}
     use_inference_mode(policy)
     with caplog.at_level("INFO"), torch.no_grad():
         torch.manual_seed(1)
@@ -127,13 +146,13 @@ def test_first_observation_is_compared_from_the_same_noise(mode, caplog):
 
 
 def test_too_large_an_error_is_not_accepted(caplog):
-    policy, batch = Planner("int8", scale=1e3), {"x": torch.randn(1, 256)}
+    policy, batch = Planner("int8", scale=1e3), {"x": torch.randn(BUSY, 256)}
     use_inference_mode(policy)
     with torch.no_grad():
         torch.manual_seed(1)
         found = policy.predict_action_chunk(batch)
         torch.manual_seed(1)
-        expected = 1e3 * policy.net(batch["x"] + torch.randn(1, 256))
+        expected = 1e3 * policy.net(batch["x"] + torch.randn(BUSY, 256))
     assert torch.equal(found, expected) and type(policy.net) is nn.Linear
     assert "going on as trained" in caplog.text
 

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from lerobot.common.policies.common.int8 import quantize_linears
+from lerobot.common.policies.common.int8 import busy_linears, quantize_linears
 from lerobot.common.policies.common.packed_linear import has_onednn_products, pack_linears, restore_linears
 from lerobot.common.policies.common.recorded import Recorded
 
@@ -47,9 +47,9 @@ class FastChunks:
             return self.plain(batch, *args, **kwargs).float()
 
     def _first(self, batch, *args, **kwargs) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), busy_linears(self.policy) as busy:
             expected = self.plain(batch, *args, **kwargs)
-        replaced = self._replace_linears()
+        replaced = self._replace_linears(busy)
         found = self._fast(batch, *args, **kwargs)
         self.checked = True
         if self._accepts(found, expected):
@@ -58,8 +58,8 @@ class FastChunks:
         self.policy.predict_action_chunk = self.plain
         return expected
 
-    def _replace_linears(self) -> dict[str, nn.Linear]:
-        replaced = quantize_linears(self.policy) if self.mode == "int8" else {}
+    def _replace_linears(self, busy: set[str]) -> dict[str, nn.Linear]:
+        replaced = quantize_linears(self.policy, busy) if self.mode == "int8" else {}
         if has_onednn_products():
             replaced |= pack_linears(self.policy, half=self.autocast)
         return replaced

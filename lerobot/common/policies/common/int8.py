@@ -7,7 +7,9 @@ and applies a GELU on the way out; elsewhere torch's own product runs, and the r
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from lerobot.common.policies.common.packed_linear import replace
 
 SMALLEST = 256  # inputs and outputs; below, scaling costs more than the product saves
+FEWEST = 50_000_000  # multiplications of a call; below, the product in bfloat16 is as fast and rounds less
 FEW_ROWS = 17  # torch's integer product wants more than 16
 BLOCK = 128  # rows that are scaled together
 
@@ -130,14 +133,33 @@ def _blocks(count: int) -> list[slice]:
     return [slice(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK)]
 
 
-def quantize_linears(module: nn.Module) -> dict[str, nn.Linear]:
-    """Replace the larger linear layers of `module`; returns what was there, by name."""
+def quantize_linears(module: nn.Module, names: Container[str] | None = None) -> dict[str, nn.Linear]:
+    """Replace the larger linear layers of `module` (of `names`, if given); returns what was there, by name."""
     large = {
         name: part
         for name, part in module.named_modules()
         if type(part) is nn.Linear and min(part.in_features, part.out_features) >= SMALLEST
     }
     kind = OneDnnInt8Linear if has_onednn_int8() else Int8Linear
-    for name, linear in large.items():
+    chosen = {name: linear for name, linear in large.items() if names is None or name in names}
+    for name, linear in chosen.items():
         replace(module, name, kind(linear))
-    return large
+    return chosen
+
+
+@contextmanager
+def busy_linears(module: nn.Module) -> Iterator[set[str]]:
+    """Within, collects the names of linear layers whose calls are large enough to gain from 8 bits."""
+    found: set[str] = set()
+
+    def look(name: str, linear: nn.Linear, inputs: tuple) -> None:
+        if inputs[0].numel() * linear.out_features >= FEWEST:
+            found.add(name)
+
+    linears = [(name, part) for name, part in module.named_modules() if type(part) is nn.Linear]
+    hooks = [part.register_forward_pre_hook(partial(look, name)) for name, part in linears]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
