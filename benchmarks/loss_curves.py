@@ -46,12 +46,16 @@ def plot(curves: dict[str, list[float]], path: Path) -> None:
 
     figure = Figure(figsize=(7, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    for (mode, losses), style in zip(curves.items(), ("-", "--", ":"), strict=True):
+    top = 1e-6  # what float32 rounds
+    for i, (mode, losses) in enumerate(curves.items()):
+        style = ("-", "--", ":")[i]
         steps = range(1, len(losses) + 1)
         above.plot(steps, losses, style, label=mode, linewidth=2)
         if mode != "none":
-            differences = [max(abs(a - b) / b, 1e-9) for a, b in zip(losses, curves["none"], strict=True)]
-            below.semilogy(steps, differences, style, label=mode)
+            differences = [abs(a - b) / b for a, b in zip(losses, curves["none"], strict=True)]
+            below.plot(steps, differences, style, color=f"C{i}")
+            top = max(top, *differences)
+    below.set_ylim(-0.1 * top, 1.1 * top)
     above.set_ylabel("training loss")
     below.set(xlabel="step", ylabel="relative difference\nto none")
     above.legend(title="--policy.frozen_features")
