@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from lerobot.common.evaluation.video import write_video
+from lerobot.common.robot_devices.safety import SafetyStopError
+from lerobot.common.robot_devices.utils import DeviceError
 from lerobot.common.utils import random_utils
 from lerobot.common.utils.import_utils import (
     is_package_available,
@@ -60,6 +62,24 @@ def test_a_terminal_without_unicode_ends_no_command(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
     run_command(lambda: print("\u28ff loss", flush=True))
     assert raw.getvalue() == b"? loss\n"
+
+
+@pytest.mark.parametrize("error", [SafetyStopError, DeviceError, ValueError, FileNotFoundError, ImportError])
+def test_what_a_user_can_put_right_is_told_in_one_line(error, capsys):
+    def command():
+        raise error("Torque of elbow did not switch on.")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(command)
+    assert ended.value.code == 1 and capsys.readouterr().err == "error: Torque of elbow did not switch on.\n"
+
+
+def test_a_defect_keeps_its_traceback():
+    def command():
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run_command(command)
 
 
 def test_packages_are_found_and_missing_ones_named():

@@ -178,7 +178,7 @@ def _run_episode(parts: tuple, episode_ix: int, seed: int | None, videos_dir: st
 
 
 def _error(error: Exception) -> dict[str, str]:
-    from lerobot.common.utils.utils import USER_ERRORS
+    from lerobot.common.utils.user_errors import USER_ERRORS
 
     if not isinstance(error, USER_ERRORS):
         logging.exception("An evaluation process failed")

@@ -17,13 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
+from lerobot.common.utils.user_errors import UserError
+
 RANGE, SPEED, ACCELERATION, RAMP, REFUSED, MISSED = "range", "speed", "acceleration", "ramp", "refused", "missed_tick"
 SHORTEST_TICK = 1e-3  # seconds
 MOST_CURRENT = 1750  # milliampere, Current_Limit of an XL330
 SLACK = 1e-3  # of a limit: float32 recordings of a motion at the limit pass
 
 
-class SafetyStopError(RuntimeError, ValueError):
+class SafetyStopError(UserError):
     """The envelope gave up: what comes is not a motion. The arm is landed and its torque switched off."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import time
 
+from lerobot.common.utils.user_errors import UserError
+
 
 class DeviceNotConnectedError(ConnectionError):
     """A device is used before `connect()`."""
@@ -20,7 +22,7 @@ class DeviceAlreadyConnectedError(ConnectionError):
         super().__init__(message)
 
 
-class DeviceError(RuntimeError, OSError):
+class DeviceError(UserError):
     """A device refuses what it was told, or what watches over it is gone."""
 
 

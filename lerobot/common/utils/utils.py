@@ -21,9 +21,7 @@ from lerobot.common.utils.device import (
     is_torch_device_available,
 )
 from lerobot.common.utils.logging_utils import format_big_number
-
-# What a user can put right is told in one line; anything else is a defect and keeps its traceback.
-USER_ERRORS = (ValueError, OSError, ImportError, NotImplementedError)
+from lerobot.common.utils.user_errors import USER_ERRORS
 
 
 def init_logging(log_file: Path | None = None, display_pid: bool = False, **_) -> None:

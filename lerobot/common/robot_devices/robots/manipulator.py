@@ -37,7 +37,12 @@ from lerobot.common.robot_devices.robots.configs import ManipulatorRobotConfig, 
 from lerobot.common.robot_devices.robots.dynamixel_calibration import run_arm_calibration
 from lerobot.common.robot_devices.safety import EnvelopeConfig, JointLimits, SafetyEnvelope, Unlimited
 from lerobot.common.robot_devices.supervisor import Supervision
-from lerobot.common.robot_devices.utils import DeviceAlreadyConnectedError, DeviceNotConnectedError, RealClock
+from lerobot.common.robot_devices.utils import (
+    DeviceAlreadyConnectedError,
+    DeviceError,
+    DeviceNotConnectedError,
+    RealClock,
+)
 
 FPS = 30
 GRIPPER_OPEN = 90.0  # degrees between closed and open
@@ -150,7 +155,7 @@ class ManipulatorRobot:
     def _try(self, code: str, who: str, action) -> None:
         try:
             action()
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, DeviceError) as e:
             self.findings.append(Finding(code, "error", f"{who}: {e}"))
 
     def check(self) -> list[Finding]:
@@ -179,10 +184,8 @@ class ManipulatorRobot:
         if calibrate:
             self.load_calibrations()
         for bus in self.buses.values():
-            apply_preset(
-                bus, bus in self.follower_arms.values()
-            )  # a change of mode can cost a servo its count of turns
-        for name, bus in self.buses.items():
+            apply_preset(bus, bus in self.follower_arms.values())
+        for name, bus in self.buses.items():  # after the presets: a change of mode can cost a servo its count of turns
             undo_slipped_turns(name, bus)
         for name, bus in self.follower_arms.items():
             self._make_envelope(name, bus)
