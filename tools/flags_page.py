@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lerobot.common.inference_server.configs import PolicyServerConfig, RobotClientConfig
 from lerobot.configs.eval import EvalPipelineConfig
-from lerobot.configs.parser import flag_rows
+from lerobot.configs.flags import flag_rows
 from lerobot.configs.predict import PredictPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
 

@@ -13,7 +13,6 @@ import json
 import logging
 import pkgutil
 import sys
-import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ import draccus
 import yaml
 from draccus.utils import DraccusException
 
-PATH_KEY = "path"
+from lerobot.configs.flags import PATH_KEY, flags_of, help_text, members, parameters
+
 PLUGIN_DISCOVERY_SUFFIX = "discover_packages_path"
 PRESETS_DIR = Path(__file__).parent / "presets"
 _SPELLINGS = {
@@ -38,44 +38,7 @@ class PluginLoadError(ImportError):
     """A package named by `--*.discover_packages_path` could not be imported."""
 
 
-# --- the flags of a dataclass -------------------------------------------------------------------------------------
-
-
-def flags_of(cls: type, prefix: str = "") -> dict[str, set]:
-    """Every flag of a dataclass (nested ones dotted, all registered choices together) with its possible types."""
-    flags: dict[str, set] = {}
-    for parameter, hint in _parameters(cls).items():
-        for option in _members(hint):
-            for name, kinds in _flags_of_type(option, prefix + parameter).items():
-                flags.setdefault(name, set()).update(kinds)
-    return flags
-
-
-def _parameters(cls: type) -> dict[str, Any]:
-    """What the constructor of a dataclass takes, by name with its type; also what is not kept as a field."""
-    hints = typing.get_type_hints(cls)
-    wanted = {name: hints[name] for name in inspect.signature(cls).parameters}
-    return {name: hint.type if isinstance(hint, dataclasses.InitVar) else hint for name, hint in wanted.items()}
-
-
-def _flags_of_type(option: Any, name: str) -> dict[str, set]:
-    if not dataclasses.is_dataclass(option):
-        return {name: {option}}
-    found: dict[str, set] = {name: {option}}
-    if issubclass(option, draccus.ChoiceRegistry):
-        found[f"{name}.type"] = {str}
-        found[f"{name}.{PATH_KEY}"] = {str}
-        for choice in option.get_known_choices().values():
-            for flag, kinds in flags_of(choice, name + ".").items():
-                found.setdefault(flag, set()).update(kinds)
-        return found
-    return {**found, **flags_of(option, name + ".")}
-
-
-def _members(hint: Any) -> tuple:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return typing.get_args(hint)
-    return (hint,)
+# --- values as typed ----------------------------------------------------------------------------------------------
 
 
 def read_value(text: str, kinds: set) -> Any:
@@ -215,7 +178,7 @@ def decode(cls: type, raw: dict, where: str = "command line", prefix: str = "") 
     raw = dict(raw)
     if issubclass(cls, draccus.ChoiceRegistry):
         cls = _chosen(cls, raw, where, prefix)
-    hints = _parameters(cls)
+    hints = parameters(cls)
     if unknown := sorted(set(raw) - set(hints)):
         raise ValueError(f"{where}: {prefix}{unknown[0]} is not a field of {cls.__name__}.")
     for f in dataclasses.fields(cls):
@@ -243,13 +206,13 @@ def _entry_of_map(hint: Any) -> type | None:
 
 
 def _decode_field(hint: Any, value: Any, where: str, name: str) -> Any:
-    inner = next((m for m in _members(hint) if dataclasses.is_dataclass(m)), None)
+    inner = next((m for m in members(hint) if dataclasses.is_dataclass(m)), None)
     if inner is not None and isinstance(value, dict):
         return decode(inner, value, where, name + ".")
     entry = _entry_of_map(hint)
     if entry is not None and isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
         return {key: decode(entry, item, where, f"{name}.{key}.") for key, item in value.items()}
-    kinds = set(_members(hint))
+    kinds = set(members(hint))
     if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
         raise ValueError(f"{where}: {name}={str(value).lower()} is no number (a flag without a value means true).")
     try:
@@ -355,7 +318,7 @@ def _known_only(cls: type, raw: dict, prefix: str, dropped: list[str]) -> dict:
         if key not in hints:
             dropped.append(prefix + key)
             continue
-        inner = next((m for m in _members(hints[key]) if dataclasses.is_dataclass(m)), None)
+        inner = next((m for m in members(hints[key]) if dataclasses.is_dataclass(m)), None)
         if inner is not None and isinstance(value, dict):
             if issubclass(inner, draccus.ChoiceRegistry) and value.get("type") in inner.get_known_choices():
                 inner = inner.get_known_choices()[value["type"]]
@@ -376,69 +339,6 @@ def _remember(config: Any, given: dict[str, str]) -> None:
     """Keep what was typed: validation needs to tell a typed value from a default."""
     if dataclasses.is_dataclass(config):
         config.typed_flags = dict(given)
-
-
-# --- help ---------------------------------------------------------------------------------------------------------
-
-
-def help_text(cls: type) -> str:
-    """One line per flag: name, type, default and the comment that stands beside the field."""
-    lines = [
-        (inspect.getdoc(cls) or "").split("\n\n")[0],
-        "",
-        "  --config_path=FILE  --preset=NAME  --policy.path=CHECKPOINT",
-        "",
-    ]
-    rows = list(flag_rows(cls, ""))
-    width = min(48, max(len(name) + len(default) for name, default, _ in rows) + 3)
-    lines += [f"  {'--' + name + '=' + default:<{width}}  {comment}".rstrip() for name, default, comment in rows]
-    return "\n".join(lines)
-
-
-def flag_rows(cls: type, prefix: str = ""):
-    """(name, default, comment) of every flag; one that only some choices have begins its comment with `[choice]`."""
-    hints, comments = typing.get_type_hints(cls), field_comments(cls)
-    for f in dataclasses.fields(cls):
-        options = [o for o in _members(hints[f.name]) if dataclasses.is_dataclass(o)]
-        if not options:
-            yield prefix + f.name, _default_text(f), comments.get(f.name, "")
-            continue
-        for option in options:
-            if issubclass(option, draccus.ChoiceRegistry):
-                choices = {n: c for n, c in option.get_known_choices().items() if getattr(c, "runs_here", True)}
-                yield f"{prefix}{f.name}.type", "|".join(choices), comments.get(f.name, "")
-                for name, choice in choices.items():
-                    for row in flag_rows(choice, f"{prefix}{f.name}."):
-                        yield row[0], row[1], f"[{name}] {row[2]}".rstrip()
-            else:
-                yield from flag_rows(option, f"{prefix}{f.name}.")
-
-
-def _default_text(f: dataclasses.Field) -> str:
-    if f.default is not dataclasses.MISSING:
-        return json.dumps(f.default, default=str)
-    if f.default_factory is not dataclasses.MISSING:
-        return json.dumps(draccus.encode(f.default_factory()), default=str)
-    return "(required)"
-
-
-def field_comments(cls: type) -> dict[str, str]:
-    """The comment beside (or above) each field of a dataclass, base classes included."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
-            continue
-        above = ""
-        for line in inspect.getsource(base).splitlines():
-            text, _, comment = line.partition("  # ")
-            name = text.strip().split(":")[0]
-            if line.strip().startswith("# "):
-                above = f"{above} {line.strip()[2:]}".strip()
-                continue
-            if name.isidentifier() and ":" in text:
-                found[name] = comment.strip() or above or found.get(name, "")
-            above = ""
-    return found
 
 
 # --- entry points and plugins -------------------------------------------------------------------------------------

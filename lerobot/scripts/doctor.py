@@ -20,6 +20,7 @@ from lerobot.common.checks.finding import Finding, by_severity, exit_code
 from lerobot.common.utils.utils import init_logging, run_command
 from lerobot.configs import parser
 from lerobot.configs.doctor import DoctorConfig
+from lerobot.configs.flags import help_text
 
 
 def parse(argv: list[str]) -> tuple[DoctorConfig, object | None]:
@@ -71,7 +72,7 @@ def examined(cfg: DoctorConfig, robot: object | None) -> str:
 def main() -> None:
     """Entry point of the command line."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(parser.help_text(DoctorConfig), "\n  --robot.type=koch|koch_sim|...  and its flags")
+        print(help_text(DoctorConfig), "\n  --robot.type=koch|koch_sim|...  and its flags")
         return
     init_logging()
     cfg, robot = parse(sys.argv[1:])

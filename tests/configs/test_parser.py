@@ -5,7 +5,8 @@ import json
 import pytest
 
 from lerobot.common.robot_devices.control_configs import ControlPipelineConfig
-from lerobot.configs.parser import flags_of, help_text, parse, read_value, split_arguments
+from lerobot.configs.flags import flags_of, help_text
+from lerobot.configs.parser import parse, read_value, split_arguments
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.train import TrainPipelineConfig
 

@@ -10,6 +10,7 @@ from lerobot.common.player.blending import FADE
 from lerobot.common.robot_devices.robots.configs import RobotConfig
 from lerobot.common.robot_devices.safety import EnvelopeConfig
 from lerobot.configs import parser
+from lerobot.configs.flags import help_text
 from lerobot.configs.policies import PreTrainedConfig
 
 
@@ -133,7 +134,7 @@ class ControlPipelineConfig:
 def parse_control(argv: list[str]) -> ControlPipelineConfig:
     """The configuration of a command line; ValueError for what does not fit."""
     if {"-h", "--help"} & set(argv):
-        print(parser.help_text(ControlPipelineConfig))
+        print(help_text(ControlPipelineConfig))
         raise SystemExit(0)
     pairs = parser.split_arguments(parser.load_plugins(argv))
     given = dict(pairs)
