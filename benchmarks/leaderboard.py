@@ -8,7 +8,8 @@
 Per policy and scene: the seconds of a step are measured, and the steps chosen: the preset's own, or as many as the
 budget allows (and the schedule with them). Then it is trained, evaluated in the simulated arm on seeds that no
 recording uses, and given a report card. Everything lands in --output_dir; what is finished there is not done again,
-so the same command goes on after a stop, and --table prints what there is so far.
+so the same command goes on after a stop, and --table prints what there is so far. --publish adds the rows to those of
+leaderboard.json beside this file, and writes the table of all of them.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ SHORT, LONG = 20, 120  # steps of the two runs whose difference is the price of 
 EPISODE_STEPS = 450
 LIMIT_S = 6 * 3600  # of one command, by the clock
 MARKS = ("<!-- leaderboard -->", "<!-- end of leaderboard -->")
+PUBLISHED = Path(__file__).with_suffix(".json")  # {"CPU" or "GPU": rows}
 
 # Which flags follow the number of steps; VQ-BeT's schedule does so by itself.
 SCHEDULE = {
@@ -79,6 +81,7 @@ WORDS = {
         "lacking": "{} on scene {}",
         "missing": "Not run: {}.",
         "cpu": "{}, threads: {}",
+        "other machine": "{}: {}",
         "preset steps": "or the preset's own steps where these take less",
         "filled": "with the schedule stretched to them",
         "source": "{machine}, torch {torch}, commit {commits}. At most {minutes:g} minutes of training per policy and "
@@ -98,6 +101,7 @@ WORDS = {
         "lacking": "场景 {1} 上的 {0}",
         "missing": "未运行：{}。",
         "cpu": "{}，线程数 {}",
+        "other machine": "{}：{}",
         "preset steps": "预设的步数用时更短时按预设",
         "filled": "学习率计划随之拉长",
         "source": "{machine}，torch {torch}，提交 {commits}。每个策略、每个场景最多训练 {minutes:g} 分钟，{steps}；"
@@ -168,21 +172,22 @@ def schedule(policy: str, steps: int) -> list[str]:
 def choose_steps(policy: str, scene: str, dataset: Path, folder: Path, args) -> dict[str, float]:
     """{"steps", "step_s"}: the preset's own steps if they fit the budget, else (or with --fill) as many as fill it.
 
-    The price of a step is the difference of a long and a short run; what a head start took is no longer there.
+    The price of a step is the difference of a long and a short run, after one that decodes the pictures of a new
+    dataset; what a head start took is no longer there.
     """
     plan = folder / "plan.json"
     if plan.is_file():
         return read_json(plan)
     kind, spent = "wall_s" if args.device.startswith("cuda") else "cpu_s", []
     start, start_cost = head_start(policy, scene, folder, args)
-    for count in (SHORT, LONG):
+    for count in (1, SHORT, LONG):
         output = folder / f"measure_{count}"
         shutil.rmtree(output, ignore_errors=True)
         command = train_command(policy, scene, dataset, output, args, start) + schedule(policy, count)
         command += MEASURED.get(policy, [])
         command += ["--save_checkpoint=false", "--log_freq=10"]
         spent.append(run(command, folder / "measure.log")[kind])
-    step_s = max((spent[1] - spent[0]) / (LONG - SHORT), 1e-4)
+    step_s = max((spent[2] - spent[1]) / (LONG - SHORT), 1e-4)
     preset = read_json(ROOT / f"lerobot/configs/presets/{preset_of(policy, scene)}.json")
     free = preset["policy"].get("n_vqvae_training_steps", 0)
     steps = free + max(100, round((60 * args.minutes - start_cost[kind]) / step_s / 100) * 100)
@@ -237,7 +242,8 @@ def measure(policy: str, scene: str, dataset: Path, folder: Path, args) -> dict:
         "latency_s": card["latency_s"]["median"],
         "parameters": card["parameters"],
         "error": card["open_loop"]["overall"],
-        "commit": commit(),
+        **{"commit": commit(), "torch": torch.__version__, "minutes": args.minutes},
+        **{"machine": machine_name(args.device), "threads": torch.get_num_threads()},
     }
     write_json(row, result_file, indent=2)
     return row
@@ -283,7 +289,7 @@ def reference(name: str, actor, scene: str, episodes: int) -> dict:
 
 def text_of(rows: list[dict], args, language: str = "en") -> str:
     """Markdown in English or Chinese: the table, what is not in it, where it comes from."""
-    paragraphs = [table(rows, args, language), missing(rows, args, language), machine(rows, args, language)]
+    paragraphs = [table(rows, args, language), missing(rows, args, language), source(rows, args, language)]
     return "\n\n".join(filter(None, paragraphs))
 
 
@@ -344,23 +350,55 @@ def commit() -> str:
     return "unknown" if source is None else source["commit"][:12] + (" with changes" if source["changed"] else "")
 
 
-def machine(rows: list[dict], args, language: str = "en") -> str:
+def machine_name(device: str) -> str:
+    """The GPU, or the CPU."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def source(rows: list[dict], args, language: str = "en") -> str:
     """Where and from what the numbers come."""
-    if args.device.startswith("cuda"):
-        name = torch.cuda.get_device_name(args.device)
-    else:
-        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-        name = WORDS[language]["cpu"].format(name, torch.get_num_threads())
-    return WORDS[language]["source"].format(
-        machine=name,
-        torch=torch.__version__,
-        commits=", ".join(dict.fromkeys(row["commit"] for row in rows if "commit" in row)) or commit(),
-        minutes=args.minutes,
-        steps=WORDS[language]["filled" if args.fill else "preset steps"],
+    words, trained = WORDS[language], [row for row in rows if "commit" in row]
+    return words["source"].format(
+        machine=_machines(trained, args, words),
+        torch=", ".join(dict.fromkeys(row["torch"] for row in trained)) or torch.__version__,
+        commits=", ".join(dict.fromkeys(row["commit"] for row in trained)) or commit(),
+        minutes=max((row["minutes"] for row in trained), default=args.minutes),
+        steps=words["filled" if args.fill else "preset steps"],
         episodes=args.episodes,
         seed=KOCH_SEED,
     )
+
+
+def _machines(rows: list[dict], args, words: dict[str, str]) -> str:
+    """The machine of most rows; in brackets those of the others."""
+    by_machine: dict[str, list[dict]] = {}
+    for row in rows:
+        name = row["machine"]
+        name = name if args.device.startswith("cuda") else words["cpu"].format(name, row["threads"])
+        by_machine.setdefault(name, []).append(row)
+    if not by_machine:
+        return machine_name(args.device)
+    first, *others = sorted(by_machine, key=lambda name: -len(by_machine[name]))
+    notes = []
+    for name in others:
+        for scene in sorted({row["scene"] for row in by_machine[name]}):
+            policies = ", ".join(row["policy"] for row in by_machine[name] if row["scene"] == scene)
+            notes.append(words["other machine"].format(words["lacking"].format(policies, scene), name))
+    return f"{first} ({'; '.join(notes)})" if notes else first
+
+
+def add_published(rows: list[dict], args) -> list[dict]:
+    """All rows published so far, those of `rows` replaced or added; the file is rewritten."""
+    found = read_json(args.published) if args.published.is_file() else {}
+    kind = "GPU" if args.device.startswith("cuda") else "CPU"
+    together = {(row["policy"], row["scene"]): row for row in [*found.get(kind, []), *rows]}
+    order = {name: place for place, name in enumerate((EXPERT, *POLICIES, STILL))}
+    found[kind] = sorted(together.values(), key=lambda row: (row["scene"], order[row["policy"]]))
+    write_json(found, args.published, indent=2)
+    return found[kind]
 
 
 def publish(text: str, path: Path) -> None:
@@ -398,6 +436,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, default=ROOT / "outputs" / "leaderboard")
     parser.add_argument("--table", action="store_true", help="measure nothing: the table of what is finished")
     parser.add_argument("--publish", type=Path, nargs="*", default=[], help="Markdown files with a place for the table")
+    parser.add_argument(
+        "--published", type=Path, default=PUBLISHED, help="rows of earlier runs, which --publish adds to"
+    )
     args = parser.parse_args(arguments)
     args.policies, args.scenes = args.policies.split(","), args.scenes.split(",")
     for given, known in ((args.policies, POLICIES), (args.scenes, TASKS)):
@@ -430,6 +471,9 @@ def main() -> None:
     print(f"\n{text_of(rows, args)}")
     if failed:
         raise SystemExit(f"Failed: {', '.join(failed)}. The same command tries these again.")
+    if args.publish:
+        rows = add_published(rows, args)
+        args.policies, args.scenes = POLICIES, tuple(TASKS)
     for page in args.publish:
         publish(text_of(rows, args, "zh" if ".zh" in page.name else "en"), page)
 

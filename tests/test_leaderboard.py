@@ -23,6 +23,7 @@ def row(policy, scene, wins, **more):
         "steps": 3400,
         "latency_s": 0.012,
         "parameters": 857_000,
+        **{"commit": "abc", "torch": "2.13.0", "minutes": 25, "machine": "AMD EPYC", "threads": 1},
     }
     return {"policy": policy, "scene": scene, "n_success": wins, "n_episodes": 50, **cost, **more}
 
@@ -59,9 +60,39 @@ def test_a_table_that_is_not_finished_says_what_is_missing(language, cell, sente
     assert len(leaderboard.text_of(complete, args, language).split("\n\n")) == 2
 
 
-def test_a_table_names_the_commits_of_its_rows():
-    rows = [row("act", "A", 44, commit="abc"), row("pi0", "A", 44, commit="def"), row("smolvla", "A", 4, commit="abc")]
-    assert "commit abc, def." in leaderboard.machine(rows, leaderboard.parse([]))
+def test_a_table_names_the_commits_and_machines_of_its_rows():
+    rows = [row("act", "A", 44), row("pi0", "A", 44, commit="def", minutes=30), row("smolvla", "A", 4)]
+    rows += [row(policy, "B", 4, machine="Xeon") for policy in ("act", "pi0")]
+    text = leaderboard.source(rows, leaderboard.parse([]))
+    assert text.startswith(
+        "AMD EPYC, threads: 1 (act, pi0 on scene B: Xeon, threads: 1), torch 2.13.0, commit abc, def."
+    )
+    assert "At most 30 minutes" in text
+
+
+def test_publishing_adds_to_the_rows_of_earlier_runs(tmp_path, monkeypatch, capsys):
+    published, page = tmp_path / "rows.json", tmp_path / "README.md"
+    page.write_text("\n".join(leaderboard.MARKS))
+    gpu = [row("act", "A", 50)]
+    leaderboard.write_json({"CPU": [row("act", "A", 44), row("pi0", "A", 10)], "GPU": gpu}, published)
+    (tmp_path / "pi0_A").mkdir()
+    leaderboard.write_json(row("pi0", "A", 30), tmp_path / "pi0_A/result.json")
+    monkeypatch.setattr(leaderboard, "reference", lambda name, actor, scene, episodes: STILL | {"policy": name})
+    flags = ["--table", "--policies=pi0", "--scenes=A", f"--output_dir={tmp_path}", f"--published={published}"]
+    monkeypatch.setattr("sys.argv", ["x", *flags, f"--publish={page}"])
+    leaderboard.main()
+    assert "| act | 44/50" in page.read_text() and "| pi0 | 30/50" in page.read_text()
+    assert "vqbet, smolvla on scene A; act, act_dinov2" in page.read_text()
+    rows = leaderboard.read_json(published)
+    assert [r["policy"] for r in rows["CPU"]] == [leaderboard.EXPERT, "act", "pi0", leaderboard.STILL]
+    assert rows["GPU"] == gpu
+
+
+def test_the_table_of_the_readme_is_that_of_the_published_rows():
+    args = leaderboard.parse([])
+    for name, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):
+        text = leaderboard.text_of(leaderboard.read_json(leaderboard.PUBLISHED)["CPU"], args, language)
+        assert text in (FILE.parents[1] / name).read_text("utf-8")
 
 
 def test_the_table_of_what_is_finished_measures_nothing(tmp_path, monkeypatch, capsys):
@@ -71,21 +102,26 @@ def test_the_table_of_what_is_finished_measures_nothing(tmp_path, monkeypatch, c
     monkeypatch.setattr(leaderboard, "reference", lambda name, actor, scene, episodes: STILL | {"scene": scene})
     page = tmp_path / "README.zh-CN.md"
     page.write_text("\n".join(leaderboard.MARKS))
-    monkeypatch.setattr("sys.argv", ["x", "--table", f"--output_dir={tmp_path}", f"--publish={page}"])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["x", "--table", f"--output_dir={tmp_path}", f"--publish={page}", f"--published={tmp_path / 'rows.json'}"],
+    )
     leaderboard.main()
     assert "| act | 44/50" in capsys.readouterr().out and "静止不动" in page.read_text()
 
 
 @pytest.mark.parametrize(("minutes", "flags", "steps"), [(20, [], 3400), (5, [], 1500), (20, ["--fill"], 6000)])
 def test_the_budget_is_a_ceiling_unless_it_shall_be_filled(minutes, flags, steps, tmp_path, monkeypatch):
-    prices = iter([{"cpu_s": 10.0}, {"cpu_s": 30.0}])  # 100 steps in between, so 0.2 s a step
+    decoding = {"cpu_s": 200.0}
+    prices = iter([decoding, {"cpu_s": 10.0}, {"cpu_s": 30.0}])  # 100 steps in between, so 0.2 s a step
     monkeypatch.setattr(leaderboard, "run", lambda command, log: next(prices))
     args = leaderboard.parse([f"--minutes={minutes}", *flags])
     assert leaderboard.choose_steps("act", "A", tmp_path, tmp_path, args)["steps"] == steps
 
 
 def test_the_time_of_a_head_start_counts(tmp_path, monkeypatch):
-    commands, prices = [], iter([{"cpu_s": 300.0, "wall_s": 1.0, "memory_gb": 2.0}, {"cpu_s": 10.0}, {"cpu_s": 110.0}])
+    start, runs = {"cpu_s": 300.0, "wall_s": 1.0, "memory_gb": 2.0}, [{"cpu_s": s} for s in (200.0, 10.0, 110.0)]
+    commands, prices = [], iter([start, *runs])
     monkeypatch.setattr(leaderboard, "run", lambda command, log: commands.append(command) or next(prices))
     args = leaderboard.parse(["--minutes=20"])  # 300 of 1200 s are spent, a step costs 1 s
     assert leaderboard.choose_steps("smolvla", "B", tmp_path, tmp_path, args)["steps"] == 900
