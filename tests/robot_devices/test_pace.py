@@ -42,3 +42,13 @@ def test_the_line_never_wraps(monkeypatch):
     cameras = {name: SimpleNamespace(age_ms=12.0) for name in ("laptop", "phone", "wrist")}
     LiveLine(SimpleNamespace(cameras=cameras, envelopes={}), terminal).show(Pace(30))
     assert terminal.getvalue() == CLEAR_LINE + "laptop 12 ms phone 12 ms"[:19]
+
+
+def test_a_long_run_needs_no_more_memory_and_forgets_no_worst_tick(monkeypatch):
+    monkeypatch.setattr("lerobot.common.robot_devices.pace.KEPT", 100)
+    pace, now = Pace(30), 0.0
+    for number in range(1001):
+        pace.tick(now, 0.01)
+        now += 0.5 if number == 3 else 0.02 if number < 900 else 0.04
+    assert pace.summary() == {"ticks": 1001, "mean_hz": 44.48, "worst_hz": 2.0, "p99_ms": 40.0, "late": 0}
+    assert max(len(kept) for kept in vars(pace).values() if hasattr(kept, "__len__")) == 100

@@ -6,41 +6,53 @@ import logging
 import os
 import sys
 import time
+from collections import deque
 
 import numpy as np
 
 LINE_S = 0.2  # between two live lines
 WIDTH = 200  # columns of a terminal that does not say
 CLEAR_LINE = "\r\x1b[2K"
+KEPT = 20_000  # periods of 11 minutes at 30 Hz; a longer run needs no more memory
 LOG_S = 5.0  # between two lines of the log where there is no terminal
 
 
 class Pace:
-    """Periods of the ticks of one loop, in seconds."""
+    """Periods of the ticks of one loop, in seconds: all of them in sums, the latest `KEPT` one by one."""
 
     def __init__(self, fps: float | None):
-        self.fps, self.periods = fps, []
-        self._last: float | None = None
+        self.fps = fps
+        self.count, self.latest, self.worst = 0, 0.0, 0.0  # periods, the last one, the longest
         self.late = 0  # ticks whose work took longer than the period
         self.held = 0  # times that the arm held because a picture was too old
+        self._sum, self._kept = 0.0, deque(maxlen=KEPT)
+        self._last: float | None = None
 
     def tick(self, now: float, work_s: float) -> None:
         """One tick started at `now`; its work took that long."""
         if self._last is not None:
-            self.periods.append(now - self._last)
+            self.latest = now - self._last
+            self.count += 1
+            self.worst = max(self.worst, self.latest)
+            self._sum += self.latest
+            self._kept.append(self.latest)
         self._last = now
         self.late += bool(self.fps) and work_s > 1 / self.fps
 
+    @property
+    def mean(self) -> float:
+        """Seconds of a period; of at least one."""
+        return self._sum / self.count
+
     def summary(self) -> dict[str, float]:
-        """Mean, worst and 99 % rates and periods (Hz, milliseconds)."""
-        if not self.periods:
+        """Mean and worst rate of all ticks (Hz), and the period that 99 % of the latest `KEPT` keep to (ms)."""
+        if not self.count:
             return {"ticks": 0}
-        periods = np.array(self.periods)
         return {
-            "ticks": len(periods) + 1,
-            "mean_hz": round(float(1 / periods.mean()), 2),
-            "worst_hz": round(float(1 / periods.max()), 2),
-            "p99_ms": round(float(np.percentile(periods, 99) * 1000), 2),
+            "ticks": self.count + 1,
+            "mean_hz": round(1 / self.mean, 2),
+            "worst_hz": round(1 / self.worst, 2),
+            "p99_ms": round(float(np.percentile(self._kept, 99) * 1000), 2),
             "late": self.late,
         }
 
@@ -66,15 +78,14 @@ class LiveLine:
         if self._live:
             self._stream.write(CLEAR_LINE + text[: self._width() - 1])  # one that wraps cannot be drawn over
             self._stream.flush()
-        elif pace.periods:
+        elif pace.count:
             logging.info("%s", text)
 
     def text(self, pace: Pace) -> str:
         """The line: `30.0 Hz (mean 30.0, worst 28.9) | laptop 12 ms | safety 2x | pan 54% lift 93% ...`"""
         parts = []
-        if pace.periods:
-            mean = len(pace.periods) / sum(pace.periods)
-            parts.append(f"{1 / pace.periods[-1]:.1f} Hz (mean {mean:.1f}, worst {1 / max(pace.periods):.1f})")
+        if pace.count:
+            parts.append(f"{1 / pace.latest:.1f} Hz (mean {1 / pace.mean:.1f}, worst {1 / pace.worst:.1f})")
         ages = [f"{name} {camera.age_ms:.0f} ms" for name, camera in self._robot.cameras.items()]
         parts += [" ".join(ages)] if ages else []
         count = sum(sum(envelope.counts.values()) for envelope in self._robot.envelopes.values())
