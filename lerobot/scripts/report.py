@@ -46,8 +46,9 @@ def report(args: argparse.Namespace) -> list[ReportCard]:
 
 
 def unique_names(paths: list[str]) -> list[str]:
-    """A short name for each checkpoint, numbered where two would be the same."""
+    """A short name for each checkpoint, with the folder above where two would be the same, or a number."""
     names = [run_name(path) for path in paths]
+    names = [run_name(p, 2) if names.count(name) > 1 else name for p, name in zip(paths, names, strict=True)]
     return [f"{name} ({i + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 

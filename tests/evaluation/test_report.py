@@ -139,7 +139,10 @@ def test_runs_are_called_by_their_folder():
     assert run_name("outputs/train/pick/checkpoints/002000/pretrained_model") == "pick 002000"
     assert run_name("lerobot/smolvla_base") == "smolvla_base"
     names = script.unique_names(["a/x/pretrained_model", "b/x/pretrained_model", "b/y"])
-    assert names == ["x (1)", "x (2)", "y"]
+    assert names == ["a/x", "b/x", "y"]
+    last = "a/run/checkpoints/last"
+    assert script.unique_names([last, "b/run/checkpoints/last/pretrained_model"]) == ["a/run", "b/run"]
+    assert script.unique_names([last, last, "c"]) == ["a/run (1)", "a/run (2)", "c"]
 
 
 def test_charts_have_round_ticks_and_gaps():

@@ -119,14 +119,16 @@ class ReportCard:
         }
 
 
-def run_name(path: str) -> str:
-    """What a person calls a checkpoint: the run's folder, and its step unless that is the last one."""
+def run_name(path: str, folders: int = 1) -> str:
+    """What a person calls a checkpoint: the run's folder (and those above it), and its step unless that is the last."""
     parts = [part for part in Path(path).parts if part != PRETRAINED_MODEL_DIR]
-    if CHECKPOINTS_DIR not in parts[1:]:
-        return parts[-1] if parts else str(path)
-    at = len(parts) - 1 - parts[::-1].index(CHECKPOINTS_DIR)
-    step = parts[at + 1] if at + 1 < len(parts) else "last"
-    return parts[at - 1] if step == "last" else f"{parts[at - 1]} {step}"
+    step = "last"
+    if CHECKPOINTS_DIR in parts[1:]:
+        at = len(parts) - 1 - parts[::-1].index(CHECKPOINTS_DIR)
+        step = parts[at + 1] if at + 1 < len(parts) else "last"
+        parts = parts[:at]
+    name = "/".join(parts[-folders:]) or str(path)
+    return name if step == "last" else f"{name} {step}"
 
 
 @torch.inference_mode()
