@@ -8,6 +8,15 @@ from lerobot.common.policies.common import long_attention
 from lerobot.common.policies.common.attention import MultiheadAttention, attend, bias_in
 from lerobot.common.policies.common.long_attention import LONG, attend_long, has_long_attention
 
+TILES = "lerobot.common.policies.common.attention.has_tiles"
+
+
+@pytest.fixture(autouse=True)
+def without_tiles(monkeypatch):
+    """Every CPU takes the way of one without tile registers, where a test does not say otherwise."""
+    monkeypatch.setattr(TILES, lambda: False)
+
+
 MASK = torch.tensor([[False] * 4 + [True] * 3, [False] * 7])
 
 
@@ -129,3 +138,26 @@ def test_without_the_private_products_attention_is_computed_in_float32(monkeypat
     with torch.no_grad():
         found = attend(query, key, value)
     assert torch.equal(found, sdpa(query.float(), key.float(), value.float()).bfloat16())
+
+
+@pytest.mark.parametrize("keys", [7, LONG])
+@pytest.mark.parametrize("masked", [False, True])
+@torch.no_grad()
+def test_with_tile_registers_bfloat16_is_attended_there(keys, masked, monkeypatch):
+    monkeypatch.setattr(TILES, lambda: True)
+    inputs = long_inputs(keys=keys)
+    mask = None
+    if masked:  # as attention_bias makes it; the last query may look at nothing
+        mask = torch.zeros(1, 1, inputs[0].shape[2], keys)
+        mask[..., -3:] = mask[..., -1, :] = torch.finfo(torch.float32).min / 2
+    found = attend(*inputs, mask)
+    truth = sdpa(*(x.double() for x in inputs), None if mask is None else mask.double())
+    assert found.dtype is torch.bfloat16 and off(found, truth) < 4e-3
+    assert torch.equal(found, sdpa(*inputs, mask))
+
+
+def test_with_tile_registers_gradients_are_still_computed_in_float32(monkeypatch):
+    monkeypatch.setattr(TILES, lambda: True)
+    query, key, value = (x.requires_grad_() for x in long_inputs())
+    expected = sdpa(query.float(), key.float(), value.float()).bfloat16()
+    assert torch.equal(attend(query, key, value), expected)

@@ -9,6 +9,7 @@ from lerobot.common.policies.common.int8 import (
     FEWEST,
     Int8Linear,
     OneDnnInt8Linear,
+    busy_linears,
     has_onednn_int8,
     quantize_linears,
 )
@@ -16,6 +17,7 @@ from lerobot.common.policies.common.packed_linear import (
     PackedLinear,
     has_onednn_products,
     linear_gelu,
+    linear_gelu_linear,
     pack_linears,
     project,
     restore_linears,
@@ -101,6 +103,41 @@ def test_only_large_layers_are_replaced_and_can_be_restored():
     assert list(replaced) == ["0"] and isinstance(net[0], EIGHT_BIT) and type(net[1][0]) is nn.Linear
     restore_linears(net, replaced)
     assert net[0] is first
+
+
+@needs_onednn
+@pytest.mark.parametrize("rows, busy", [(FEWEST // 256**2 + 1, ["0"]), (8, [])])
+def test_layers_whose_gelu_is_in_their_product_are_counted_as_well(rows, busy):
+    net = nn.Sequential(nn.Linear(256, 256), nn.Linear(256, 8)).bfloat16()
+    with torch.no_grad(), busy_linears(net) as found:
+        linear_gelu_linear(*net, torch.randn(rows, 256).bfloat16())
+    assert sorted(found) == busy
+
+
+@pytest.mark.parametrize("kind", INT8)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_two_int8_layers_with_a_gelu_between_are_near(kind, dtype):
+    torch.manual_seed(0)
+    first, second = nn.Linear(256, 512).to(dtype), nn.Linear(512, 256).to(dtype)
+    one, two = kind(first), kind(second)
+    with torch.no_grad():
+        for scale in (0.0, 1.0, 20.0, 0.1):  # what the first call was like, much larger values, smaller ones again
+            x = (scale * torch.randn(2, 40, 256)).to(dtype)
+            expected, found = linear_gelu_linear(first, second, x), linear_gelu_linear(one, two, x)
+            assert found.shape == expected.shape and found.dtype == dtype
+            apart = two(one(x, gelu=True))
+            assert (found - expected).norm() < 0.03 * max(expected.norm(), 1)
+            assert (found - apart).norm() < 0.03 * max(apart.norm(), 1)
+
+
+@pytest.mark.parametrize("kind", INT8)
+def test_int8_layers_with_a_gelu_between_forget_what_came_before(kind):
+    one, two, x = kind(nn.Linear(256, 512)), kind(nn.Linear(512, 256)), torch.randn(2, 40, 256)
+    with torch.no_grad():
+        expected = linear_gelu_linear(one, two, x)
+        for scale in (20.0, 0.1):
+            linear_gelu_linear(one, two, scale * x)
+            assert torch.equal(linear_gelu_linear(one, two, x), expected)
 
 
 BUSY = -(-FEWEST // 256**2)  # rows from which a product of 256 x 256 gains from 8 bits

@@ -29,6 +29,15 @@ def has_onednn_products() -> bool:
     return all(torch.allclose(a.float(), b.float(), atol=0.02, rtol=0.02) for a, b in zip(found, expected, strict=True))
 
 
+@cache
+def has_tiles() -> bool:
+    """Whether this CPU multiplies bfloat16 and bytes in tile registers (AMX), as far as torch can tell."""
+    try:
+        return torch.cpu._is_amx_tile_supported()
+    except (AttributeError, RuntimeError):  # a private function
+        return False
+
+
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
     """`x @ weight.T + bias` in bfloat16, rounded once, after the tanh form of GELU if wanted."""
     post = ("gelu", [], "tanh") if gelu else ("none", [], "")
@@ -50,8 +59,17 @@ def linear_gelu(linear: nn.Module, x: Tensor) -> Tensor:
         and not torch.compiler.is_compiling()
         and has_onednn_products()
     ):
+        for hook in linear._forward_pre_hooks.values():  # the layer is not called, but who looks on is told
+            hook(linear, (x,))
         return _product(x, linear.weight, linear.bias, gelu=True)
     return F.gelu(linear(x), approximate="tanh")
+
+
+def linear_gelu_linear(first: nn.Module, second: nn.Module, x: Tensor) -> Tensor:
+    """A linear layer, GELU (tanh form) and another linear layer; between 8-bit layers nothing but bytes is written."""
+    if hasattr(first, "rounded_gelu") and hasattr(second, "product"):
+        return second.product(x, first.rounded_gelu(x))
+    return second(linear_gelu(first, x))
 
 
 def project(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lerobot.common.policies.common.attention import attend, checkpointed, in_dtype_of
-from lerobot.common.policies.common.packed_linear import linear_gelu, project
+from lerobot.common.policies.common.packed_linear import linear_gelu_linear, project
 from lerobot.common.policies.common.resnet import ResNet, fast_layout
 
 
@@ -119,7 +119,7 @@ class VisionMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(linear_gelu(self.fc1, x))
+        return linear_gelu_linear(self.fc1, self.fc2, x)
 
 
 class VisionLayer(nn.Module):
