@@ -243,7 +243,7 @@ def parse(cls: type, argv: list[str]) -> Any:
     pairs = split_arguments(argv)
     given = dict(pairs)
     typed = to_nested(cls, [(k, v) for k, v in pairs if k != "config_path"])
-    _refuse_absent_device(given)
+    refuse_absent_device(given)
     below = read_preset(given["preset"]) if given.get("preset") else {}
     find_config = getattr(cls, "resume_config_path", lambda _: None)
     if config_path := given.get("config_path") or find_config(given):
@@ -327,8 +327,9 @@ def _known_only(cls: type, raw: dict, prefix: str, dropped: list[str]) -> dict:
     return kept
 
 
-def _refuse_absent_device(given: dict[str, str]) -> None:
-    device = given.get("policy.device")
+def refuse_absent_device(given: dict[str, str], flag: str = "policy.device") -> None:
+    """ValueError for a device that was typed and is not there; one that a checkpoint names only warns."""
+    device = given.get(flag)
     if device and device != "null":
         from lerobot.common.utils.device import get_safe_torch_device
 

@@ -15,6 +15,7 @@ from lerobot.common.datasets.lerobot_dataset import LeRobotDatasetMetadata
 from lerobot.common.evaluation.report_card import ReportCard, run_name
 from lerobot.common.evaluation.report_page import make_page
 from lerobot.common.evaluation.report_run import choose_episodes, make_card
+from lerobot.common.utils.device import get_safe_torch_device
 from lerobot.common.utils.io_utils import write_json, write_text
 from lerobot.common.utils.utils import init_logging, json_dict, json_list, run_command
 
@@ -24,8 +25,12 @@ PAGE_NAME, JSON_NAME = "report.html", "report.json"
 def report(args: argparse.Namespace) -> list[ReportCard]:
     """Measure every checkpoint, write report.html and report.json, print the findings; returns the cards.
 
-    Raises ValueError for a dataset without episodes or a checkpoint that does not fit it.
+    Raises ValueError for a dataset without episodes, a checkpoint that does not fit it, or flags that cannot be.
     """
+    if args.chunks < 1:
+        raise ValueError(f"--chunks={args.chunks}: expected at least 1.")
+    if args.device:
+        get_safe_torch_device(args.device)
     meta = LeRobotDatasetMetadata(args.repo_id, root=args.root)
     episodes = choose_episodes(meta, args.episodes)
     cards, datasets = [], []

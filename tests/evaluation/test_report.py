@@ -134,6 +134,15 @@ def test_an_empty_dataset_is_one_message(checkpoints, tmp_path):
         script.report(script.parse(arguments))
 
 
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [("--chunks=0", "--chunks=0: expected"), ("--policy.device=cuda:99", "'cuda:99' is not available")],
+)
+def test_a_flag_that_cannot_be_is_one_message(root, checkpoints, flag, message):
+    with pytest.raises(ValueError, match=message):
+        script.report(script.parse([f"--policy.path={checkpoints[0]}", f"--dataset.root={root}", flag]))
+
+
 def test_runs_are_called_by_their_folder():
     assert run_name("outputs/train/pick/checkpoints/last/pretrained_model") == "pick"
     assert run_name("outputs/train/pick/checkpoints/002000/pretrained_model") == "pick 002000"

@@ -397,6 +397,11 @@ def test_simulated_cameras_of_two_sizes_are_refused():
         run(*RECORD, f"--robot.cameras={json.dumps(cameras)}")
 
 
+def test_a_device_that_was_typed_and_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="'cuda:99' is not available"):
+        parse_control([*RECORD, "--control.policy.path=x", "--control.policy.device=cuda:99"])
+
+
 def test_a_policy_for_other_cameras_is_refused_before_torque(tmp_path, capsys):
     root = tmp_path / "cubes"
     camera = {"type": "sim", "name": "laptop", "width": 64, "height": 48}

@@ -138,6 +138,7 @@ def parse_control(argv: list[str]) -> ControlPipelineConfig:
         raise SystemExit(0)
     pairs = parser.split_arguments(parser.load_plugins(argv))
     given = dict(pairs)
+    parser.refuse_absent_device(given, "control.policy.device")
     typed = parser.to_nested(ControlPipelineConfig, [(k, v) for k, v in pairs if k != "config_path"])
     below = {}
     if config_path := given.get("config_path"):
