@@ -102,15 +102,16 @@ def test_loss_and_loss_per_sample(case):
     case.policy.train()
     loss, info = case.policy.forward(case.batch(), **case.draws())
     assert loss.item() == pytest.approx(case.meta["loss"], abs=1e-5)
-    assert float(info["loss"]) == pytest.approx(case.meta["loss"], abs=1e-5)
+    assert {k: v.item() for k, v in info.items()} == pytest.approx(case.meta["loss_info"], abs=1e-5)
     per_sample, _ = case.policy.forward(case.batch(), **case.draws(), reduction="none")
     assert_close(per_sample, case.tensors["loss_per_sample"])
 
 
 def test_historic_loss_masks_padding_under_its_own_key(case):
     batch = {**case.batch(), "actions_id_pad": case.tensors["raw.action_is_pad"]}
-    loss, _ = case.policy.forward(batch, **case.draws())
+    loss, info = case.policy.forward(batch, **case.draws())
     assert loss.item() == pytest.approx(case.meta["loss_with_actions_id_pad"], abs=1e-5)
+    assert {k: v.item() for k, v in info.items()} == pytest.approx(case.meta["loss_info_with_actions_id_pad"], abs=1e-5)
 
 
 def test_gradients_reach_the_same_parameters_with_the_same_norm(case):

@@ -29,7 +29,7 @@ from lerobot.common.policies.common.flow_matching import (
     resize_with_pad,
 )
 from lerobot.common.policies.common.inputs import MissingInputError, require, require_actions
-from lerobot.common.policies.common.losses import masked_mean
+from lerobot.common.policies.common.losses import masked_mean, zero_padding
 from lerobot.common.policies.pretrained import PreTrainedPolicy
 from lerobot.common.policies.rtc.modeling_rtc import Continuation, assert_no_rtc, sample_delays
 from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
@@ -155,6 +155,7 @@ class SmolVLAPolicy(PreTrainedPolicy):
         absent.
         reduction: "mean" (scalar) or "none" (one loss per sample). Only real steps and real action dimensions
         count; with `config.loss_over_padding` everything does, as in LeRobot 0.4.4.
+        Returns the loss and {"loss": its mean}; with `loss_over_padding` also LeRobot's `losses_after_*`, its parts.
         """
         actions = self.prepare_action(batch)
         observation = self.prepare_observation(batch)
@@ -172,7 +173,8 @@ class SmolVLAPolicy(PreTrainedPolicy):
             loss = torch.vmap(reduce)(losses, is_pad).view(-1, len(actions)).mean(0)
         else:
             loss = reduce(losses, is_pad)
-        return loss, {"loss": loss.detach().mean()}
+        parts = _losses_after(losses.detach(), batch.get("actions_id_pad")) if over else {}
+        return loss, {**parts, "loss": loss.detach().mean()}
 
     def _sample_given(self, actions: Tensor) -> Tensor | None:
         """Which actions of each draw are given rather than predicted, bool `(K * B, C)`; None without that training."""
@@ -351,3 +353,11 @@ class SmolVLAPolicy(PreTrainedPolicy):
         if self.config.adapt_to_pi_aloha:
             actions = aloha.encode_actions_inv(actions)
         return pad_vector(actions, self.config.max_action_dim)
+
+
+def _losses_after(losses: Tensor, is_pad: Tensor | None) -> dict[str, Tensor]:
+    """Means of elementwise losses (B, C, max_action_dim) at the stages that LeRobot 0.4.4 logs; nothing is cut."""
+    stages = {"losses_after_forward": losses.mean()}
+    if is_pad is not None:
+        stages["losses_after_in_ep_bound"] = zero_padding(losses, is_pad.repeat(len(losses) // len(is_pad), 1)).mean()
+    return {**stages, "losses_after_rm_padding": [*stages.values()][-1]}
