@@ -109,7 +109,7 @@ def test_the_default_place_is_named_by_what_the_store_depends_on(own_root, tmp_p
 def test_a_full_disk_is_noticed_before(own_root, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(frame_store.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(FrameStoreError, match="GiB are free"):
+    with pytest.raises(FrameStoreError, match="MB are free: set HF_LEROBOT_HOME"):
         fill(LeRobotDataset(root=own_root), tmp_path / "store")
 
 

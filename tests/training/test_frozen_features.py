@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,8 +177,6 @@ def test_what_changed_is_never_trained_on(config, change, monkeypatch, two_tasks
     if change == "weights":
         other.seed += 1  # other random weights
     else:
-        import shutil
-
         shutil.copytree(two_tasks, tmp_path / "copy")
         video = next((tmp_path / "copy").rglob("episode_000001.mp4"))
         shutil.copyfile(video.with_name("episode_000002.mp4"), video)
@@ -257,9 +256,25 @@ def test_full_disk_while_filling(config, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(frozen_features.FrameStore, "write", full)
-    with pytest.raises(FrameStoreError, match="Filling .* stopped: No space left on device"):
+    monkeypatch.setattr("lerobot.common.datasets.frame_store.os.fsync", full)
+    with pytest.raises(FrameStoreError, match="Filling .* stopped: No space left on device.*--features.dir"):
         losses(config("prefix"))
+
+
+def test_a_disk_without_room_for_the_store_names_the_folder_and_the_flag(config, monkeypatch):
+    frame_store = "lerobot.common.datasets.frame_store"
+    usage = shutil.disk_usage("/")._replace(free=100)
+    with monkeypatch.context() as patch, pytest.raises(FrameStoreError, match=r"needs 0.\d MB .*--features.dir"):
+        patch.setattr(f"{frame_store}.shutil.disk_usage", lambda path: usage)
+        losses(config("vision", "small"))
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    shutil.rmtree(config("vision").features.dir)
+    monkeypatch.setattr(f"{frame_store}.write_json", full)  # not even room for the manifest
+    with pytest.raises(FrameStoreError, match="Filling .* stopped: No space left on device.*--features.dir"):
+        losses(config("vision", "full"))
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ import shutil
 import warnings
 import zlib
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +37,7 @@ MANIFEST = "store.json"
 DONE = "done.bin"
 SUMS = "sums.bin"  # per episode: first frame, frame behind the last, crc32 of the records of each key
 LOCK = "lock"
+LARGER_DISK = "set HF_LEROBOT_HOME to a larger disk, or use a smaller --policy.image_size"
 
 
 class FrameStoreError(ValueError):
@@ -46,6 +49,7 @@ class FrameStore:
 
     `arrays` {key: (torch dtype, record shape)}. `depends` is a JSON dict of everything the records were
     computed from; opening with another one is refused with FrameStoreError naming the entries that differ.
+    `remedy`: what its user can do where the disk is too small.
     """
 
     def __init__(
@@ -55,7 +59,9 @@ class FrameStore:
         num_frames: int,
         num_episodes: int,
         depends: dict[str, Any],
+        remedy: str = LARGER_DISK,
     ):
+        self.remedy = remedy
         self.root, self.num_frames, self.num_episodes, self.depends = Path(root), num_frames, num_episodes, depends
         self._arrays = {key: (dtype, tuple(shape)) for key, (dtype, shape) in arrays.items()}
         described = {
@@ -68,7 +74,8 @@ class FrameStore:
         if (self.root / MANIFEST).exists():
             self._refuse_other(read_json(self.root / MANIFEST), manifest)
         else:
-            self._create(manifest)
+            with self._explaining_the_disk():
+                self._create(manifest)
         self._done = np.memmap(self.root / DONE, dtype=np.uint8, mode="r+")
         self._sums = np.memmap(self.root / SUMS, dtype=np.uint64, mode="r+", shape=(num_episodes, 2 + len(arrays)))
         self._maps: dict[str, torch.Tensor] = {}
@@ -93,6 +100,17 @@ class FrameStore:
         (self.root / SUMS).write_bytes(bytes(8 * manifest["episodes"] * (2 + len(self._arrays))))
         (self.root / LOCK).touch()
         write_json(manifest, self.root / MANIFEST)
+
+    @contextmanager
+    def _explaining_the_disk(self) -> Iterator[None]:
+        """Errors of the disk inside become a FrameStoreError with what to do."""
+        try:
+            yield
+        except OSError as e:
+            raise FrameStoreError(
+                f"Filling '{self.root}' stopped: {e.strerror}. What is complete stays; make room or {self.remedy}, and "
+                "start again."
+            ) from e
 
     @classmethod
     def at(cls, root: str | Path) -> FrameStore:
@@ -137,7 +155,7 @@ class FrameStore:
             raise FrameStoreError(
                 f"Records of '{key}' are {records.dtype} {tuple(records.shape[1:])}; the store has {dtype} {shape}."
             )
-        with open(self._paths[key], "r+b") as file:
+        with self._explaining_the_disk(), open(self._paths[key], "r+b") as file:
             file.seek(first_frame * self.record_bytes(key))
             file.write(records.contiguous().view(torch.uint8).numpy().data)
 
@@ -148,7 +166,7 @@ class FrameStore:
     def mark_done(self, episode: int, frames: range) -> None:
         """Declare the records of an episode, which has these frames, complete, after they reached the disk."""
         for path in self._paths.values():
-            with open(path, "r+b") as file:
+            with self._explaining_the_disk(), open(path, "r+b") as file:
                 os.fsync(file.fileno())
         self._sums[episode] = [frames.start, frames.stop, *self._checksums(frames)]
         self._sums.flush()
@@ -220,9 +238,8 @@ class FrameStore:
         free = shutil.disk_usage(self.root).free
         if needed > free:
             raise FrameStoreError(
-                f"The frame store needs {needed / 2**30:.2f} GiB in '{self.root}', where {free / 2**30:.2f} "
-                f"GiB are "
-                "free. Set HF_LEROBOT_HOME to a larger disk, or use a smaller --policy.image_size."
+                f"The frame store needs {needed / 1e6:,.1f} MB in '{self.root}', where {free / 1e6:,.1f} MB are free: "
+                f"{self.remedy}."
             )
 
     def __getstate__(self):

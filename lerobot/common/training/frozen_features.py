@@ -32,7 +32,8 @@ from lerobot.common.datasets.frame_store import (
 from lerobot.common.training.feature_reader import GB, FeatureReader
 from lerobot.common.utils.utils import available_memory
 
-FEATURES_VERSION = 2  # to be raised when a change of the code changes a record
+FEATURES_VERSION = 3  # to be raised when a change of the code changes a record
+LARGER_DISK = "set --features.dir to a folder on a larger disk"
 SPOT_CHECKS = 3  # frames that are computed again at each start
 # Largest relative error (norm of the difference over the norm) of a recomputed record: batch sizes round differently.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -199,7 +200,8 @@ def open_store(folder: Path, depends: dict, sample: dict[str, Tensor], dataset) 
     """The store for `depends` below `folder`, whose records look like those of `sample`."""
     arrays = {key: (value.dtype, tuple(value.shape[1:])) for key, value in sample.items()}
     meta = dataset.meta
-    return FrameStore(folder / fingerprint_name(depends), arrays, meta.total_frames, meta.total_episodes, depends)
+    sizes = meta.total_frames, meta.total_episodes
+    return FrameStore(folder / fingerprint_name(depends), arrays, *sizes, depends, LARGER_DISK)
 
 
 def fill(store: FrameStore, compute: FeatureComputer, mode: str, cfg) -> None:
@@ -249,18 +251,12 @@ def _sequential(dataset, batches: list[Tensor], cfg) -> DataLoader:
 
 
 def _write(store: FrameStore, index: Tensor, episode: Tensor, records: dict[str, Tensor], dataset) -> None:
-    try:
-        for key, value in records.items():
-            store.write(key, int(index[0]), pad_records(value, store[key].shape[1:]))
-        number = int(episode[0])
-        frames = frames_of(dataset, number)
-        if int(index[-1]) + 1 == frames.stop:
-            store.mark_done(number, frames)
-    except OSError as e:
-        raise FrameStoreError(
-            f"Filling '{store.root}' stopped: {e.strerror}. What is complete stays; make room or set --features.dir, "
-            "and start again."
-        ) from e
+    for key, value in records.items():
+        store.write(key, int(index[0]), pad_records(value, store[key].shape[1:]))
+    number = int(episode[0])
+    frames = frames_of(dataset, number)
+    if int(index[-1]) + 1 == frames.stop:
+        store.mark_done(number, frames)
 
 
 def pad_records(records: Tensor, shape: tuple[int, ...]) -> Tensor:
