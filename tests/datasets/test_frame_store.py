@@ -106,6 +106,18 @@ def test_the_default_place_is_named_by_what_the_store_depends_on(own_root, tmp_p
     assert copied.root == first.root
 
 
+def test_one_changed_byte_is_found_when_the_store_is_opened_again(own_root, tmp_path):
+    dataset = LeRobotDataset(root=own_root)
+    store = fill(dataset, tmp_path / "store")
+    fill(dataset, tmp_path / "store")
+    path = store.root / "000.bin"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FrameStoreError, match="damaged"):
+        fill(dataset, tmp_path / "store")
+
+
 def test_a_full_disk_is_noticed_before(own_root, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(frame_store.shutil, "disk_usage", lambda path: usage)

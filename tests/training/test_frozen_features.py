@@ -185,6 +185,20 @@ def test_what_changed_is_never_trained_on(config, change, monkeypatch, two_tasks
     assert len(list(os.scandir(cfg.features.dir))) == 2
 
 
+def test_one_changed_byte_of_any_episode_is_found_at_the_next_start(config, monkeypatch):
+    losses(config("vision"))
+    monkeypatch.setattr(frozen_features, "spot_check", lambda *a: None)  # it may look at other frames
+    losses(config("vision", "untouched"))
+    path = os.path.join(only_store(config("vision")).path, "000.bin")
+    with open(path, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
+    with pytest.raises(FrameStoreError, match="damaged .episode 2"):
+        losses(config("vision", "again"))
+
+
 def test_wrong_records_with_right_checksums_are_found(config, monkeypatch):
     compute = frozen_features.FeatureComputer.__call__
 

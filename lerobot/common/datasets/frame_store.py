@@ -37,6 +37,7 @@ MANIFEST = "store.json"
 DONE = "done.bin"
 SUMS = "sums.bin"  # per episode: first frame, frame behind the last, crc32 of the records of each key
 LOCK = "lock"
+STAMPS = "stamps.json"  # sizes and times of the files when all their records were known to be right
 LARGER_DISK = "set HF_LEROBOT_HOME to a larger disk, or use a smaller --policy.image_size"
 
 
@@ -184,11 +185,32 @@ class FrameStore:
     def verify(self, episode: int) -> None:
         """FrameStoreError if the records of a complete episode are not what was written."""
         first, end, *sums = self._sums[episode].tolist()
-        if self._checksums(range(first, end)) != sums:
+        if first >= end or self._checksums(range(first, end)) != sums:
             raise FrameStoreError(
                 f"The frame store '{self.root}' is damaged (episode {episode} has another checksum). Delete the "
                 "folder; it is filled again."
             )
+
+    def require_intact(self) -> None:
+        """Verify every complete episode if a file was touched since all were known to be right.
+
+        FrameStoreError for a damaged store.
+        """
+        path = self.root / STAMPS
+        if path.exists() and read_json(path) == self._touched():
+            return
+        for episode in self.episodes_done:
+            self.verify(episode)
+        self.remember_intact()
+
+    def remember_intact(self) -> None:
+        """Spare `require_intact` its work as long as nobody touches the files."""
+        with self._explaining_the_disk():
+            write_json(self._touched(), self.root / STAMPS)
+
+    def _touched(self) -> dict[str, list[int]]:
+        paths = [self.root / DONE, self.root / SUMS, *self._paths.values()]
+        return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
 
     def share(self, wait: bool = True) -> None:
         """Hold the folder for reading until the process ends: meanwhile nobody fills it."""
@@ -269,6 +291,7 @@ class FrameStore:
         shapes = {key: (picture_size(meta.features[key])[0], *size) for key in meta.camera_keys}
         arrays = {key: (torch.uint8, shape) for key, shape in shapes.items()}
         store = cls(root, arrays, meta.total_frames, meta.total_episodes, depends)
+        store.require_intact()
         missing = [i for i in dataset.episode_indices if not store.is_done(i)]
         store.require_space(sum(meta.episodes[i]["length"] for i in missing))
         bar = tqdm(missing, desc=f"Decoding to {size[0]}x{size[1]}", unit="episode", disable=not (progress and missing))
@@ -276,6 +299,8 @@ class FrameStore:
             for episode in bar:
                 list(cameras.map(partial(store._fill, dataset, episode), meta.camera_keys))
                 store.mark_done(episode, frames_of(dataset, episode))
+        if missing:
+            store.remember_intact()
         return store
 
     def _fill(self, dataset, episode: int, key: str) -> None:

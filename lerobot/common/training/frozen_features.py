@@ -185,6 +185,7 @@ class FrozenFeatures(FeatureReader):
         fill(store, compute, mode, cfg)
         store.share()
         try:
+            store.require_intact()
             spot_check(store, compute, mode)
         except FrameStoreError as e:
             if cfg.policy.frozen_features != "auto":
@@ -211,7 +212,9 @@ def fill(store: FrameStore, compute: FeatureComputer, mode: str, cfg) -> None:
         return
     store.hold_for_filling()
     try:
+        store.require_intact()  # what an earlier run filled
         _fill(store, compute, mode, cfg)
+        store.remember_intact()
     finally:
         store.release()
 
