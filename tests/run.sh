@@ -5,4 +5,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/../tools/bootstrap.sh"
 bootstrap smolvla peft sim koch remote tensorboard test
 cd "$ROOT"
 export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"
+unset PYTHONDONTWRITEBYTECODE # the tests start many processes, and each would compile every module it imports
 "$PYTHON" -m pytest -q "$@"
