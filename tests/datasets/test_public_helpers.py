@@ -11,6 +11,7 @@ from lerobot.datasets.utils import (
     LookAheadError,
     LookBackError,
     check_version_compatibility,
+    create_empty_dataset_info,
     create_lerobot_dataset_card,
     find_float_index,
     get_nested_item,
@@ -72,6 +73,13 @@ def test_small_functions():
     card = create_lerobot_dataset_card(tags=["koch"], dataset_info={"fps": 30, "total_episodes": 4})
     assert card.data.tags == ["LeRobot", "koch"] and "4 episodes" in card.text
     check_version_compatibility("me/set", version_to_check="v1.6", current_version="v2.1", enforce_breaking_major=False)
+
+
+def test_an_empty_info_has_the_fields_of_its_version():
+    v21, v30 = create_empty_dataset_info("v2.1", 30, "koch", {}, False), create_empty_dataset_info("v3.0", 30, {}, True)
+    assert "total_chunks" in v21 and "data_files_size_in_mb" not in v21 and v21["video_path"] is None
+    assert "total_chunks" not in v30 and (v30["data_files_size_in_mb"], v30["video_files_size_in_mb"]) == (100, 200)
+    assert v30["codebase_version"] == "v3.0" and "{file_index:03d}" in v30["data_path"]
 
 
 def test_statistics_of_a_stream_are_those_of_its_rows():

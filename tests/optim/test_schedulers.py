@@ -17,11 +17,12 @@ PRESETS = json.loads((TABLES / "presets.json").read_text())
 
 
 @pytest.mark.parametrize(
-    "table", [t for t in SCHEDULES if "lr" in t], ids=lambda t: f"{t['type']}-{t['num_training_steps']}"
+    "table", [t for t in SCHEDULES if "lr" in t], ids=lambda t: f"{t['type']}-{t['config'].get('name', '')}-{t['num_training_steps']}"
 )
 def test_rates_equal_the_table(table):
     config = decode(LRSchedulerConfig, {"type": table["type"], **table["config"]})
-    factor = config.multiplier(table["num_training_steps"])
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=table["base_lr"])
+    (factor,) = config.build(optimizer, table["num_training_steps"]).lr_lambdas
     for step, rate in table["lr"]:
         assert factor(step) * table["base_lr"] == pytest.approx(rate, rel=1e-9, abs=1e-18), step
 

@@ -45,6 +45,8 @@ from lerobot.common.datasets.utils import (
 from lerobot.common.datasets.v30 import files as v30
 from lerobot.common.datasets.video_utils import get_video_info
 
+CHUNK_SETTINGS = ("chunks_size", "data_files_size_in_mb", "video_files_size_in_mb")
+
 
 def dataset_folder(repo_id: str | None, root: str | Path | None) -> Path:
     """`root` if given, else `$HF_LEROBOT_HOME/<repo_id>`; ValueError without either."""
@@ -331,6 +333,8 @@ class LeRobotDatasetMetadata:
         """The fields of a file name template."""
         if not self.is_v30:
             return {"episode_chunk": self.get_episode_chunk(ep_index), "episode_index": ep_index}
+        if ep_index not in self.episodes:
+            raise IndexError(f"Episode {ep_index} of '{self.root}' does not exist; it has {len(self.episodes)}.")
         row = self.episodes[ep_index]
         place = {name: row.get(f"{columns}/{name}") for name in ("chunk_index", "file_index")}
         if None in place.values():
@@ -386,6 +390,36 @@ class LeRobotDatasetMetadata:
     def video_path(self) -> str | None:
         """Template of the video file names."""
         return self.info["video_path"]
+
+    @property
+    def data_files_size_in_mb(self) -> int | None:
+        """Size at which the next parquet file of v3.0 begins; None before, with a file for each episode."""
+        return self.info.get("data_files_size_in_mb")
+
+    @property
+    def video_files_size_in_mb(self) -> int | None:
+        """Size at which the next video file of v3.0 begins; None before, with a file for each episode."""
+        return self.info.get("video_files_size_in_mb")
+
+    def get_chunk_settings(self) -> dict[str, int | None]:
+        """`chunks_size` and the sizes of files in MB."""
+        return {name: getattr(self, name) for name in CHUNK_SETTINGS}
+
+    def update_chunk_settings(
+        self,
+        chunks_size: int | None = None,
+        data_files_size_in_mb: int | None = None,
+        video_files_size_in_mb: int | None = None,
+    ) -> None:
+        """Change how a v3.0 dataset is divided into files from the next episode on; what is None stays."""
+        values = chunks_size, data_files_size_in_mb, video_files_size_in_mb
+        given = {name: value for name, value in zip(CHUNK_SETTINGS, values, strict=True) if value is not None}
+        if bad := {name: value for name, value in given.items() if not value > 0}:
+            raise ValueError(f"{bad}: expected values above 0.")
+        if not self.is_v30:
+            raise DatasetError(f"'{self.root}' is v{self._version}: its files hold one episode each.")
+        self.info.update(given)
+        write_info(self.info, self.root)
 
     @property
     def robot_type(self) -> str | None:

@@ -57,7 +57,10 @@ class EpisodeTable(dict):
 
 
 class TaskTable(dict):
-    """Task number -> text; also `.iloc[number].name`, `.loc[text].task_index` and `.index`, as LeRobot 0.3 has it."""
+    """Task number -> text; also `.iloc[number].name`, `.loc[text].task_index`, `.index` and `.columns`, as LeRobot 0.4's
+    table by text with the column `task_index`."""
+
+    columns = ("task_index",)
 
     @property
     def index(self) -> list[str]:

@@ -220,7 +220,7 @@ def backward_compatible_episodes_stats(stats: dict, episodes: Iterable[int]) -> 
 
 
 def create_empty_dataset_info(codebase_version: str, fps: int, *args, **kwargs) -> dict:
-    """`info.json` of a dataset without episodes.
+    """`info.json` of a dataset without episodes, with the fields of its version (v2.0, v2.1, v3.0).
 
     Both argument orders are accepted: (robot_type, features, use_videos) and (features, use_videos,
     robot_type).
@@ -228,7 +228,7 @@ def create_empty_dataset_info(codebase_version: str, fps: int, *args, **kwargs) 
     legacy = not (args and isinstance(args[0], Mapping))
     names = ("robot_type", "features", "use_videos") if legacy else ("features", "use_videos", "robot_type")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    return {
+    info = {
         "codebase_version": codebase_version,
         "robot_type": given.get("robot_type"),
         "total_episodes": 0,
@@ -243,6 +243,11 @@ def create_empty_dataset_info(codebase_version: str, fps: int, *args, **kwargs) 
         "video_path": DEFAULT_VIDEO_PATH if given.get("use_videos", True) else None,
         "features": given["features"],
     }
+    if Version(codebase_version).major < 3:
+        return info
+    from lerobot.common.datasets.v30 import files as v30  # which imports this module
+
+    return v30.as_v30_info(info, v30.DEFAULT_DATA_FILE_SIZE_IN_MB, v30.DEFAULT_VIDEO_FILE_SIZE_IN_MB)
 
 
 def check_version_compatibility(

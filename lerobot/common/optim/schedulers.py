@@ -14,6 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from lerobot.common.constants import SCHEDULER_STATE
 from lerobot.common.utils.io_utils import merge_known, read_json, write_json
 
+POLYNOMIAL_END = 1e-7  # the last learning rate of `polynomial`
+
 
 @dataclass
 class LRSchedulerConfig(draccus.ChoiceRegistry, abc.ABC):
@@ -42,15 +44,30 @@ def _half_cosine(progress: float, cycles: float = 0.5) -> float:
 @LRSchedulerConfig.register_subclass("diffuser")
 @dataclass
 class DiffuserSchedulerConfig(LRSchedulerConfig):
-    """Linear warm-up, then `cosine`, `linear`, `constant_with_warmup` or `constant`, as Diffusion Policy trains."""
+    """Linear warm-up, then a shape by its name in the `diffusers` library, as Diffusion Policy trains.
+
+    `cosine`, `cosine_with_restarts` (one cycle), `linear`, `polynomial` (of degree 1, to a rate of 1e-7) or
+    `constant_with_warmup`; `constant` has no warm-up.
+    """
 
     name: str = "cosine"
 
-    def multiplier(self, num_training_steps: int) -> Callable[[int], float]:
+    def build(self, optimizer: Optimizer, num_training_steps: int) -> LRScheduler:
+        return LambdaLR(optimizer, self.multiplier(num_training_steps, optimizer.defaults["lr"]), -1)
+
+    def multiplier(self, num_training_steps: int, initial_lr: float = 1e-3) -> Callable[[int], float]:
+        """`initial_lr` counts for `polynomial` alone: its last rate is absolute."""
         warmup, span = self.num_warmup_steps or 0, max(1, num_training_steps - (self.num_warmup_steps or 0))
+        floor = POLYNOMIAL_END / initial_lr
+
+        def linear(step: int) -> float:
+            return max(0.0, (num_training_steps - step) / span)
+
         tails = {
             "cosine": lambda s: _half_cosine((s - warmup) / span),
-            "linear": lambda s: max(0.0, (num_training_steps - s) / span),
+            "cosine_with_restarts": lambda s: _half_cosine(min(1.0, (s - warmup) / span)),
+            "linear": linear,
+            "polynomial": lambda s: (1 - floor) * linear(s) + floor,
             "constant_with_warmup": lambda s: 1.0,
         }
         if self.name == "constant":

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lerobot.common.datasets.frame_store import FrameStore
-from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.common.datasets.recompute import replace_wrong_camera_std
 from lerobot.common.datasets.utils import DatasetError
 from lerobot.common.utils.images import resize_images
@@ -64,6 +64,20 @@ def test_metadata_have_the_forms_of_all_releases(root):
     assert meta.tasks.loc[meta.tasks[2]].task_index == 2
     assert meta.info["fps"] == meta.info.fps == 30
     assert set(meta.stats["action"]) >= {"q01", "q99"}
+    assert list(meta.tasks.columns) == ["task_index"]
+    assert (meta.data_files_size_in_mb, meta.video_files_size_in_mb) == (100, 200)
+    with pytest.raises(IndexError, match="Episode 77 of .* does not exist; it has 3"):
+        meta.get_data_file_path(77)
+
+
+def test_sizes_of_files_are_changed_for_good(root):
+    LeRobotDatasetMetadata(root=root).update_chunk_settings(chunks_size=10, video_files_size_in_mb=5)
+    settings = LeRobotDatasetMetadata(root=root).get_chunk_settings()
+    assert settings == {"chunks_size": 10, "data_files_size_in_mb": 100, "video_files_size_in_mb": 5}
+    with pytest.raises(ValueError, match="data_files_size_in_mb.*above 0"):
+        LeRobotDatasetMetadata(root=root).update_chunk_settings(data_files_size_in_mb=0)
+    with pytest.raises(DatasetError, match="one episode each"):
+        LeRobotDatasetMetadata(root=ARTIFACTS / "v21").update_chunk_settings(chunks_size=10)
 
 
 def test_the_index_column_may_be_named_task(root):
