@@ -17,7 +17,9 @@ PRESETS = json.loads((TABLES / "presets.json").read_text())
 
 
 @pytest.mark.parametrize(
-    "table", [t for t in SCHEDULES if "lr" in t], ids=lambda t: f"{t['type']}-{t['config'].get('name', '')}-{t['num_training_steps']}"
+    "table",
+    [t for t in SCHEDULES if "lr" in t],
+    ids=lambda t: f"{t['type']}-{t['config'].get('name', '')}-{t['num_training_steps']}",
 )
 def test_rates_equal_the_table(table):
     config = decode(LRSchedulerConfig, {"type": table["type"], **table["config"]})

@@ -57,8 +57,11 @@ class EpisodeTable(dict):
 
 
 class TaskTable(dict):
-    """Task number -> text; also `.iloc[number].name`, `.loc[text].task_index`, `.index` and `.columns`, as LeRobot 0.4's
-    table by text with the column `task_index`."""
+    """Task number -> text.
+
+    Also `.iloc[number].name`, `.loc[text].task_index`, `.index` and `.columns`, as LeRobot 0.4's table by text with the
+    column `task_index`.
+    """
 
     columns = ("task_index",)
 
