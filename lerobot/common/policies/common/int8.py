@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from lerobot.common.policies.common.packed_linear import has_tiles, replace
 
 SMALLEST = 256  # inputs and outputs; below, scaling costs more than the product saves
-# Multiplications of a call; below, the product in bfloat16 is as fast and rounds less. Tile registers do 50 rows of the
-# 450M expert as fast in bfloat16, where most of the error would come from.
-FEWEST = 100_000_000 if has_tiles() else 50_000_000
+# Multiplications of a call; below, the product in bfloat16 is as fast and rounds less: the 50 rows of the 450M expert
+# would make most of the error.
+FEWEST = 100_000_000
 FEW_ROWS = 17  # torch's integer product wants more than 16
 BLOCK = 128  # rows that are scaled together
 LAST_BYTE = 255
