@@ -5,8 +5,9 @@
 
 Beside LeRobot 0.4.4, if PEER has it. Two 480x640 cameras, chunks of 50, twelve-token sentence, the dtypes of a run with
 pretrained weights (bfloat16 language model and expert). A step is forward, backward, clipping and AdamW; for the stores
-it includes reading the records. The sides take turns, each in a process of its own; the median over all steps counts,
-the first step of a process does not. Activations are the peak during the steps less weights, gradients and moments.
+it includes reading the records. Each side has a process of its own; on a CPU they take turns step by step, so that a
+machine that becomes slower does so for all. The median over all steps counts, the first step of a process does not.
+Activations are the peak during the steps less weights, gradients and moments.
 """
 
 import argparse
@@ -125,7 +126,7 @@ def measure_chunks(args) -> dict:
             expected = policy.predict_action_chunk(batch, noise=noise)
         policy.config.inference = args.mode
         use_inference_mode(policy)
-    for _ in range(args.steps + 1):
+    for _ in turns(args.steps):
         start, cpu = time.perf_counter(), time.process_time()
         with torch.inference_mode():
             found = policy.predict_action_chunk(batch, noise=noise)
@@ -138,6 +139,15 @@ def measure_chunks(args) -> dict:
     if hasattr(policy.config, "inference"):
         report["error"] = (found - expected).abs().mean().item()
     return report
+
+
+def turns(steps: int):
+    """A first turn, then one for each line that comes; says when one is over and the next may begin."""
+    yield
+    for _ in range(steps):
+        print("done", flush=True)
+        sys.stdin.readline()
+        yield
 
 
 def measure(args) -> dict:
@@ -159,7 +169,7 @@ def measure(args) -> dict:
         features = FrozenFeatures(store, torch.device(args.device))
     policy.train()
     memory = Memory(args.device)
-    for _ in range(args.steps + 1):
+    for _ in turns(args.steps):
         batch = make_batch(args.batch, args.device)
         if features is not None:
             batch = {key: value for key, value in batch.items() if key not in CAMERAS}
@@ -213,19 +223,54 @@ class Memory:
 # --- the comparison -------------------------------------------------------------------------------------------
 
 
-def run_side(python: str, here: bool, mode: str, args) -> dict:
+class Side:
     """One measurement in a process of its own; `here` puts this project before an installed `lerobot`."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment.pop("PYTHONPATH", None)
-    if here:
-        environment["PYTHONPATH"] = str(PROJECT)
-    command = [python, *([] if here else ["-P"]), __file__, "--measure", "--mode", mode]
-    for name in ("vlm", "batch", "steps", "device", "layers"):
-        command += [f"--{name}", str(getattr(args, name))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+
+    def __init__(self, python: str, here: bool, mode: str, args):
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment.pop("PYTHONPATH", None)
+        if here:
+            environment["PYTHONPATH"] = str(PROJECT)
+        self.command = [python, *([] if here else ["-P"]), __file__, "--measure", "--mode", mode]
+        for name in ("vlm", "batch", "steps", "device", "layers"):
+            self.command += [f"--{name}", str(getattr(args, name))]
+        self.errors, pipe = tempfile.TemporaryFile("w+"), subprocess.PIPE  # noqa: SIM115 (open as long as the process)
+        self.process = subprocess.Popen(
+            self.command, env=environment, stdin=pipe, stdout=pipe, stderr=self.errors, text=True
+        )
+        self._line()
+
+    def turn(self) -> None:
+        """One more step."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.last = self._line()
+
+    def report(self) -> dict:
+        """What it measured, after the last step."""
+        self.process.wait()
+        return json.loads(self.last)
+
+    def _line(self) -> str:
+        """What it says next, a step being over; libraries may say other things before."""
+        for line in self.process.stdout:
+            if line == "done\n" or line.startswith("{"):
+                return line
+        self.errors.seek(0)
+        sys.exit(f"{' '.join(self.command)} failed:\n{self.errors.read()[-2000:]}")
+
+
+def run_sides(sides: list[tuple], args) -> list[dict]:
+    """The reports of a round: processes in turns, step by step; on a GPU, for its memory, one after another."""
+    groups = [sides] if args.device == "cpu" else [[side] for side in sides]
+    reports = []
+    for group in groups:
+        running = [Side(*side, args) for side in group]
+        for _ in range(args.steps):
+            for side in running:
+                side.turn()
+        reports += [side.report() for side in running]
+    return reports
 
 
 def compare(args, title: str, modes: tuple[str, ...], batch: int) -> None:
@@ -235,8 +280,8 @@ def compare(args, title: str, modes: tuple[str, ...], batch: int) -> None:
         sides.insert(0, ("LeRobot 0.4.4", args.peer_python, False, modes[0]))
     results: dict[str, list[dict]] = {name: [] for name, *_ in sides}
     for _ in range(args.rounds):
-        for name, python, here, mode in sides:
-            results[name].append(run_side(python, here, mode, args))
+        for (name, *_), report in zip(sides, run_sides([side[1:] for side in sides], args), strict=True):
+            results[name].append(report)
     base = base_cpu = None
     print(f"{title}, batch {batch}, {args.device}")
     for name, reports in results.items():
