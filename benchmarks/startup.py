@@ -96,10 +96,10 @@ def main() -> None:
         root = Path(folder) / "grasps"
         record(root, 2, 60, 480, 640)
         found = {side: [] for side in sides}
-        for _ in range(args.rounds):
+        for _ in range(args.rounds + 1):
             for side, python in sides.items():
                 found[side].append(startup(python, side == "here", root, folder, args.device))
-        report("start-up", found)
+        report("start-up", {side: values[1:] for side, values in found.items()})
 
 
 if __name__ == "__main__":
