@@ -75,7 +75,7 @@ class VideoEncoder:
         self._stream = self._container.add_stream(self._vcodec, rate=self._rate, options=self._options)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, self._pix_fmt
         self._stream.codec_context.time_base = 1 / self._rate
-        if self._vcodec == "h264":  # with several threads x264 now and then writes another picture
+        if self._vcodec == "h264":  # enough for 30 pictures per second; the control loop has the other cores
             self._stream.codec_context.thread_count = 1
 
     def close(self) -> None:
