@@ -159,7 +159,13 @@ def measure(args) -> dict:
     policy = make_policy(args.vlm, args.device, args.layers)
     optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
     report: dict = {"steps": [], "cpu": []}
-    features = None
+    features, clip = None, torch.nn.utils.clip_grad_norm_
+    if hasattr(policy.config, "frozen_features"):  # this project: as its training loop does
+        from lerobot.common.optim.clipping import clip_gradients as clip
+        from lerobot.common.utils.memory import keep_all_freed_pages
+
+        if args.device == "cpu":
+            keep_all_freed_pages()
     if args.mode != "none":
         from lerobot.common.training.frozen_features import FrozenFeatures
 
@@ -178,7 +184,7 @@ def measure(args) -> dict:
             batch |= features(torch.randint(8, (args.batch,)))
         loss, _ = policy.forward(batch)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(policy.parameters(), 10.0)
+        clip(policy.parameters(), 10.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if args.device != "cpu":

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from lerobot.common.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot.common.envs.koch_sim.pointing import PointingSet, make_pointing_set
+from lerobot.common.optim.clipping import clip_gradients
 from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.common.policies.smolvla.grounding import Grounding, pointing_loss
 from lerobot.common.policies.smolvla.modeling_smolvla import SmolVLAPolicy
@@ -125,7 +126,7 @@ def learn(stage: Stage, scores_of: Callable[[PointingSet], Scores], groups: list
         with mixed_precision("cpu", True):
             loss, _ = pointing_loss(scores(pictures, which, questions), places, grid)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        clip_gradients(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()

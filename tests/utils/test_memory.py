@@ -1,7 +1,10 @@
 """Memory of batches is used again, and never while somebody holds it."""
 
 import gc
+import subprocess
+import sys
 
+import pytest
 import torch
 
 from lerobot.common.utils.images import pictures_as_float
@@ -36,3 +39,24 @@ def test_floats_are_the_bytes_divided_by_255():
     bytes_ = torch.arange(256, dtype=torch.uint8).repeat(3 * 4 * 512).view(4, 3, 512, 256)
     assert torch.equal(pictures_as_float(bytes_), bytes_.float() / 255)
     assert torch.equal(pictures_as_float(bytes_[0]), bytes_[0].float() / 255)
+
+
+PAGES = """
+import resource, torch
+from lerobot.common.utils.memory import keep_all_freed_pages
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(2**20) for _ in range(60)]  # 240 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+kept = keep_all_freed_pages()
+print(kept, faults(), faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told to keep pages")
+def test_pages_that_were_freed_are_not_taken_anew():
+    words = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True).stdout.split()
+    kept, first, second = words[0] == "True", int(words[1]), int(words[2])
+    assert not kept or second < first / 4  # another C library keeps what it likes

@@ -14,10 +14,12 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
+from lerobot.common.optim.clipping import clip_gradients
 from lerobot.common.optim.optimizers import copy_optimizer_state, load_optimizer_state
 from lerobot.common.policies.common.losses import shared_denominators
 from lerobot.common.training.checkpoint import copy_weights
 from lerobot.common.utils.device import amp_dtype, mixed_precision
+from lerobot.common.utils.memory import keep_all_freed_pages
 
 
 def make_engine(cfg) -> Engine:
@@ -44,6 +46,8 @@ class Engine:
 
     def __init__(self, cfg):
         self.device = torch.device(cfg.policy.device)
+        if self.device.type == "cpu":
+            keep_all_freed_pages()
         self.accumulation = cfg.gradient_accumulation_steps
         self.enabled = cfg.policy.use_amp
         half = self.enabled and amp_dtype(self.device) is torch.float16
@@ -101,7 +105,7 @@ class Engine:
         """Bring the gradients to their true size, clip them to `max_norm` (0: not) and return their norm before."""
         self.scaler.unscale_(optimizer)
         limit = max_norm if max_norm > 0 else float("inf")
-        return torch.nn.utils.clip_grad_norm_(policy.parameters(), limit, error_if_nonfinite=False)
+        return clip_gradients(policy.parameters(), limit)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Optimizer step, skipped when scaled gradients overflowed."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lerobot.common.optim.clipping import clip_gradients
 from lerobot.common.policies.utils import get_device_from_parameters
 
 
@@ -68,4 +69,4 @@ def _autocast(policy, use_amp: bool, accelerator):
 def _clip(policy, largest: float, accelerator) -> torch.Tensor:
     if accelerator is not None:
         return accelerator.clip_grad_norm_(policy.parameters(), largest)
-    return torch.nn.utils.clip_grad_norm_(policy.parameters(), largest, error_if_nonfinite=False)
+    return clip_gradients(policy.parameters(), largest)

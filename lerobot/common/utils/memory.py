@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 import weakref
 from collections import defaultdict, deque
 
@@ -62,3 +64,14 @@ def keep_freed_pages() -> None:
     glibc does so by itself once a block of nearly 32 MiB was freed. The frames that FFmpeg converts are such memory.
     """
     np.empty(2**25 - 2**16, np.uint8)
+
+
+def keep_all_freed_pages() -> bool:
+    """Let the C library keep every page that is freed from now on; says whether it can (glibc).
+
+    For a process that allocates the same again and again: a training step on a CPU frees all its gradients at its end,
+    more than `keep_freed_pages` keeps.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    # M_MMAP_THRESHOLD (-3), at most 32 MiB: smaller blocks come from the heap; M_TRIM_THRESHOLD (-1): whose end stays.
+    return mallopt is not None and bool(mallopt(-3, 2**25)) and bool(mallopt(-1, 2**31 - 1))

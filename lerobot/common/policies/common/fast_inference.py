@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lerobot.common.policies.common.int8 import busy_linears, quantize_linears
 from lerobot.common.policies.common.packed_linear import has_onednn_products, pack_linears, restore_linears
 from lerobot.common.policies.common.recorded import Recorded
+from lerobot.common.policies.common.trained_linear import is_linear
 
 LARGEST_ERROR = 0.05  # mean absolute difference, in normalized units
 
@@ -116,4 +117,4 @@ def record_calls(policy, device: torch.device, recorder=None) -> None:
 
 
 def _has_half_linears(policy) -> bool:
-    return any(type(m) is nn.Linear and m.weight.dtype == torch.bfloat16 for m in policy.modules())
+    return any(is_linear(m) and m.weight.dtype == torch.bfloat16 for m in policy.modules())

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lerobot.common.policies.common.packed_linear import has_tiles, replace
+from lerobot.common.policies.common.trained_linear import is_linear
 
 SMALLEST = 256  # inputs and outputs; below, scaling costs more than the product saves
 # Multiplications of a call; below, the product in bfloat16 is as fast and rounds less: the 50 rows of the 450M expert
@@ -177,7 +178,7 @@ def quantize_linears(module: nn.Module, names: Container[str] | None = None) -> 
     large = {
         name: part
         for name, part in module.named_modules()
-        if type(part) is nn.Linear and min(part.in_features, part.out_features) >= SMALLEST
+        if is_linear(part) and min(part.in_features, part.out_features) >= SMALLEST
     }
     kind = OneDnnInt8Linear if has_onednn_int8() else Int8Linear
     chosen = {name: linear for name, linear in large.items() if names is None or name in names}
@@ -195,7 +196,7 @@ def busy_linears(module: nn.Module) -> Iterator[set[str]]:
         if inputs[0].numel() * linear.out_features >= FEWEST:
             found.add(name)
 
-    linears = [(name, part) for name, part in module.named_modules() if type(part) is nn.Linear]
+    linears = [(name, part) for name, part in module.named_modules() if is_linear(part)]
     hooks = [part.register_forward_pre_hook(partial(look, name)) for name, part in linears]
     try:
         yield found

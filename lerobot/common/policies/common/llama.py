@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lerobot.common.policies.common.attention import attend, in_dtype_of
 from lerobot.common.policies.common.packed_linear import project
+from lerobot.common.policies.common.trained_linear import TrainedLinear
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ class TextAttention(nn.Module):
             config.num_key_value_heads * config.head_dim,
         )
         bias = config.attention_bias
-        self.q_proj = nn.Linear(config.hidden_size, wide, bias=bias)
-        self.k_proj = nn.Linear(config.hidden_size, narrow, bias=bias)
-        self.v_proj = nn.Linear(config.hidden_size, narrow, bias=bias)
-        self.o_proj = nn.Linear(wide, config.hidden_size, bias=bias)
+        self.q_proj = TrainedLinear(config.hidden_size, wide, bias=bias)
+        self.k_proj = TrainedLinear(config.hidden_size, narrow, bias=bias)
+        self.v_proj = TrainedLinear(config.hidden_size, narrow, bias=bias)
+        self.o_proj = TrainedLinear(wide, config.hidden_size, bias=bias)
 
     def queries(self, x: Tensor) -> Tensor:
         """`(B, T, heads, head_dim)`, not yet rotated."""
@@ -114,9 +115,9 @@ class TextMLP(nn.Module):
 
     def __init__(self, config: TextConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        self.gate_proj = TrainedLinear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.up_proj = TrainedLinear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = TrainedLinear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = in_dtype_of(self.gate_proj, x)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lerobot.common.policies.common.trained_linear import is_linear
+
 
 @cache
 def has_onednn_products() -> bool:
@@ -52,7 +54,7 @@ def linear_gelu(linear: nn.Module, x: Tensor) -> Tensor:
     if getattr(linear, "fuses_gelu", False):
         return linear(x, gelu=True)
     if (
-        type(linear) is nn.Linear
+        is_linear(linear)
         and x.device.type == "cpu"
         and x.dtype == linear.weight.dtype == torch.bfloat16
         and not torch.is_grad_enabled()
@@ -112,7 +114,7 @@ def pack_linears(module: nn.Module, half: bool) -> dict[str, nn.Linear]:
     half: those in float32 as well, as autocast would compute them.
     """
     dtypes = (torch.bfloat16, torch.float32) if half else (torch.bfloat16,)
-    found = {n: m for n, m in module.named_modules() if type(m) is nn.Linear and m.weight.dtype in dtypes}
+    found = {n: m for n, m in module.named_modules() if is_linear(m) and m.weight.dtype in dtypes}
     for name, linear in found.items():
         replace(module, name, PackedLinear(linear))
     return found

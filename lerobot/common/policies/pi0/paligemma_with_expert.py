@@ -21,6 +21,7 @@ from lerobot.common.policies.common.llama import (
 )
 from lerobot.common.policies.common.positions import position_waves
 from lerobot.common.policies.common.siglip import VisionConfig, VisionModel
+from lerobot.common.policies.common.trained_linear import TrainedLinear
 from lerobot.common.policies.pi0.configuration_pi0 import PI0Config
 
 VOCABULARY = 257152
@@ -92,9 +93,9 @@ class GemmaMLP(nn.Module):
 
     def __init__(self, config: TextConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = TrainedLinear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = TrainedLinear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = TrainedLinear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = in_dtype_of(self.gate_proj, x)

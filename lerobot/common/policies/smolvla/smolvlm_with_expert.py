@@ -20,6 +20,7 @@ from lerobot.common.policies.common.llama import (
     rotate,
 )
 from lerobot.common.policies.common.positions import position_waves
+from lerobot.common.policies.common.trained_linear import TrainedLinear
 from lerobot.common.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.common.policies.smolvla.smolvlm import SmolVLM, SmolVLMConfig
 
@@ -48,8 +49,8 @@ class Expert(nn.Module):
         width = config.num_key_value_heads * config.head_dim
         for i in cross_layers:
             attention = self.layers[i].self_attn
-            attention.k_proj = nn.Linear(width, width, bias=config.attention_bias)
-            attention.v_proj = nn.Linear(width, width, bias=config.attention_bias)
+            attention.k_proj = TrainedLinear(width, width, bias=config.attention_bias)
+            attention.v_proj = TrainedLinear(width, width, bias=config.attention_bias)
 
 
 class LayersError(ValueError, AssertionError):
