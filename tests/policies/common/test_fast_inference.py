@@ -1,5 +1,7 @@
 """8-bit and bfloat16 chunks: near the exact ones, and never used where they are not."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -14,9 +16,9 @@ from lerobot.common.policies.common.int8 import (
     quantize_linears,
 )
 from lerobot.common.policies.common.packed_linear import (
+    GeluLinear,
     PackedLinear,
     has_onednn_products,
-    linear_gelu,
     linear_gelu_linear,
     pack_linears,
     project,
@@ -108,7 +110,7 @@ def test_only_large_layers_are_replaced_and_can_be_restored():
 @needs_onednn
 @pytest.mark.parametrize("rows, busy", [(FEWEST // 256**2 + 1, ["0"]), (8, [])])
 def test_layers_whose_gelu_is_in_their_product_are_counted_as_well(rows, busy):
-    net = nn.Sequential(nn.Linear(256, 256), nn.Linear(256, 8)).bfloat16()
+    net = nn.Sequential(GeluLinear(256, 256), nn.Linear(256, 8)).bfloat16()
     with torch.no_grad(), busy_linears(net) as found:
         linear_gelu_linear(*net, torch.randn(rows, 256).bfloat16())
     assert sorted(found) == busy
@@ -118,7 +120,7 @@ def test_layers_whose_gelu_is_in_their_product_are_counted_as_well(rows, busy):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_two_int8_layers_with_a_gelu_between_are_near(kind, dtype):
     torch.manual_seed(0)
-    first, second = nn.Linear(256, 512).to(dtype), nn.Linear(512, 256).to(dtype)
+    first, second = GeluLinear(256, 512).to(dtype), nn.Linear(512, 256).to(dtype)
     one, two = kind(first), kind(second)
     with torch.no_grad():
         for scale in (0.0, 1.0, 20.0, 0.1):  # what the first call was like, much larger values, smaller ones again
@@ -264,17 +266,30 @@ def test_packing_replaces_what_computes_in_bfloat16(half):
 @pytest.mark.parametrize("packed", [False, True])
 def test_gelu_in_the_product_is_nearer_to_the_truth_than_after_it(packed):
     torch.manual_seed(0)
-    linear, x = nn.Linear(64, 96).bfloat16(), torch.randn(2, 50, 64).bfloat16()
+    linear, x = GeluLinear(64, 96).bfloat16(), torch.randn(2, 50, 64).bfloat16()
     with torch.no_grad():
         truth = nn.functional.gelu(linear.double()(x.double()), approximate="tanh")
         linear.bfloat16()
         apart = nn.functional.gelu(linear(x), approximate="tanh")
-        found = linear_gelu(PackedLinear(linear) if packed else linear, x)
+        found = (PackedLinear(linear) if packed else linear)(x, gelu=True)
     assert found.dtype is torch.bfloat16 and found.shape == apart.shape
     assert (found - truth).norm() < (apart - truth).norm()
 
 
-def test_gelu_with_gradients_is_the_ordinary_one():
-    linear, x = nn.Linear(8, 8).bfloat16(), torch.randn(2, 8).bfloat16()
-    out = linear_gelu(linear, x)
-    assert out.requires_grad and torch.equal(out, nn.functional.gelu(linear(x), approximate="tanh"))
+@needs_onednn
+@pytest.mark.parametrize("swap", [partial(pack_linears, half=False), quantize_linears])
+def test_layers_with_their_gelu_are_packed_and_quantized_like_others(swap):
+    net = nn.Sequential(GeluLinear(256, 256)).bfloat16()
+    restored = swap(net)
+    assert list(restored) == ["0"] and isinstance(net[0], (PackedLinear, *EIGHT_BIT))
+    restore_linears(net, restored)
+    assert type(net[0]) is GeluLinear
+
+
+@pytest.mark.parametrize("dtype, grad", [(torch.bfloat16, True), (torch.float32, True), (torch.float32, False)])
+def test_gelu_with_gradients_or_in_float32_is_the_ordinary_one(dtype, grad):
+    linear, x = GeluLinear(8, 8).to(dtype), torch.randn(2, 8).to(dtype)
+    with torch.set_grad_enabled(grad):
+        found = linear(x, gelu=True)
+        assert found.requires_grad is grad
+        assert torch.equal(found, nn.functional.gelu(linear(x), approximate="tanh"))

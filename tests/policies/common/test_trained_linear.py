@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lerobot.common.policies.common.trained_linear import TrainedLinear, is_linear
+from lerobot.common.policies.common.packed_linear import GeluLinear, is_linear
+from lerobot.common.policies.common.trained_linear import TrainedLinear
 
 
 def outcome(layer: nn.Linear, x: torch.Tensor, autocast: bool = False) -> dict:
@@ -55,4 +56,6 @@ def test_a_layer_that_does_more_is_not_taken_for_a_linear_one():
     class Wrapped(nn.Linear):
         pass
 
-    assert is_linear(nn.Linear(2, 2)) and is_linear(TrainedLinear(2, 2)) and not is_linear(Wrapped(2, 2))
+    assert all(is_linear(kind(2, 2)) for kind in (nn.Linear, TrainedLinear, GeluLinear)) and not is_linear(
+        Wrapped(2, 2)
+    )

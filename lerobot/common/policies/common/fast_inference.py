@@ -16,9 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from lerobot.common.policies.common.int8 import busy_linears, quantize_linears
-from lerobot.common.policies.common.packed_linear import has_onednn_products, pack_linears, restore_linears
+from lerobot.common.policies.common.packed_linear import (
+    has_onednn_products,
+    is_linear,
+    pack_linears,
+    restore_linears,
+)
 from lerobot.common.policies.common.recorded import Recorded
-from lerobot.common.policies.common.trained_linear import is_linear
 
 LARGEST_ERROR = 0.05  # mean absolute difference, in normalized units
 

@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lerobot.common.policies.common.packed_linear import has_tiles, replace
-from lerobot.common.policies.common.trained_linear import is_linear
+from lerobot.common.policies.common.packed_linear import has_tiles, is_linear, replace
 
 SMALLEST = 256  # inputs and outputs; below, scaling costs more than the product saves
 # Multiplications of a call; below, the product in bfloat16 is as fast and rounds less: the 50 rows of the 450M expert
@@ -39,8 +38,6 @@ class Int8Linear(nn.Module):
 
     Scaling runs in blocks of rows that stay in the processor's cache: in whole passes it costs as much as the product.
     """
-
-    fuses_gelu = True
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -93,8 +90,6 @@ class OneDnnInt8Linear(nn.Module):
 
     Half of the range is not lost where values lean to one side, as behind a GELU.
     """
-
-    fuses_gelu = True
 
     def __init__(self, linear: nn.Linear):
         super().__init__()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lerobot.common.policies.common.trained_linear import is_linear
+from lerobot.common.policies.common.trained_linear import TrainedLinear
 
 
 @cache
@@ -46,32 +46,43 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tens
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *post)
 
 
-def linear_gelu(linear: nn.Module, x: Tensor) -> Tensor:
-    """GELU (tanh form) of a linear layer.
+class GeluLinear(nn.Linear):
+    """A linear layer that may end with the GELU which follows it."""
 
-    In one product for bfloat16 on a CPU without gradients, which rounds once instead of twice.
-    """
-    if getattr(linear, "fuses_gelu", False):
-        return linear(x, gelu=True)
-    if (
-        is_linear(linear)
-        and x.device.type == "cpu"
-        and x.dtype == linear.weight.dtype == torch.bfloat16
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and has_onednn_products()
-    ):
-        for hook in linear._forward_pre_hooks.values():  # the layer is not called, but who looks on is told
-            hook(linear, (x,))
-        return _product(x, linear.weight, linear.bias, gelu=True)
-    return F.gelu(linear(x), approximate="tanh")
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
+        """`(..., in_features)` -> `(..., out_features)`, after the tanh form of GELU if wanted.
+
+        One product gives both for bfloat16 on a CPU without gradients, and rounds once instead of twice.
+        """
+        if not gelu:
+            return super().forward(x)
+        if self._has_product(x):
+            return _product(x, self.weight, self.bias, gelu=True)
+        return F.gelu(super().forward(x), approximate="tanh")
+
+    def _has_product(self, x: Tensor) -> bool:
+        return (
+            x.device.type == "cpu"
+            and x.dtype == self.weight.dtype == torch.bfloat16
+            and not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and has_onednn_products()
+        )
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether this is a linear layer and nothing more, so that another product may stand in for it."""
+    return type(module) in (nn.Linear, TrainedLinear, GeluLinear)
 
 
 def linear_gelu_linear(first: nn.Module, second: nn.Module, x: Tensor) -> Tensor:
-    """A linear layer, GELU (tanh form) and another linear layer; between 8-bit layers nothing but bytes is written."""
+    """A layer that takes `gelu` (a `GeluLinear` or what took its place), GELU (tanh form) and another linear layer.
+
+    Between 8-bit layers nothing but bytes is written.
+    """
     if hasattr(first, "rounded_gelu") and hasattr(second, "product"):
         return second.product(x, first.rounded_gelu(x))
-    return second(linear_gelu(first, x))
+    return second(first(x, gelu=True))
 
 
 def project(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
@@ -88,8 +99,6 @@ class PackedLinear(nn.Module):
     `weight` is empty and tells the dtype, as the layer's does; the result is in bfloat16. The weights are packed in the
     first call, for as many rows as that one has.
     """
-
-    fuses_gelu = True
 
     def __init__(self, linear: nn.Linear):
         super().__init__()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lerobot.common.policies.common.attention import attend, checkpointed, in_dtype_of
-from lerobot.common.policies.common.packed_linear import linear_gelu_linear, project
+from lerobot.common.policies.common.packed_linear import GeluLinear, linear_gelu_linear, project
 from lerobot.common.policies.common.resnet import ResNet, fast_layout
 
 
@@ -115,7 +115,7 @@ class VisionMLP(nn.Module):
 
     def __init__(self, config: VisionConfig):
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc1 = GeluLinear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:

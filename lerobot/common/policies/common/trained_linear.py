@@ -21,11 +21,6 @@ class TrainedLinear(nn.Linear):
         return _Linear.apply(x, self.weight, self.bias)
 
 
-def is_linear(module: nn.Module) -> bool:
-    """Whether this is a linear layer and nothing more, so that another product may stand in for it."""
-    return type(module) in (nn.Linear, TrainedLinear)
-
-
 class _Linear(torch.autograd.Function):
     """F.linear; oneDNN's product for the weights reads a transposed copy faster than transposed rows."""
 
