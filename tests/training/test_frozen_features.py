@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -78,6 +80,15 @@ def only_store(cfg):
     return folder
 
 
+def record_filling(monkeypatch):
+    """A list that gets the episode of every batch of records that is written from now on."""
+    written, write = [], frozen_features._write
+    monkeypatch.setattr(
+        frozen_features, "_write", lambda *a: written.append(int(a[1]["episode_index"][0])) or write(*a)
+    )
+    return written
+
+
 @pytest.mark.parametrize("mode", ["vision", "prefix"])
 def test_losses_are_those_of_no_store(config, mode, monkeypatch):
     expected = losses(config("none", "plain"))
@@ -116,7 +127,9 @@ def test_subset_of_episodes_shares_the_store(config, monkeypatch):
     cfg.dataset.episodes = [1]
     losses(cfg)
     written, write = [], frozen_features._write
-    monkeypatch.setattr(frozen_features, "_write", lambda *a: written.append(int(a[2][0])) or write(*a))
+    monkeypatch.setattr(
+        frozen_features, "_write", lambda *a: written.append(int(a[1]["episode_index"][0])) or write(*a)
+    )
     losses(config("vision", "all"))
     assert sorted(set(written)) == [0, 2]
     only_store(cfg)
@@ -177,12 +190,100 @@ def test_what_changed_is_never_trained_on(config, change, monkeypatch, two_tasks
     if change == "weights":
         other.seed += 1  # other random weights
     else:
-        shutil.copytree(two_tasks, tmp_path / "copy")
-        video = next((tmp_path / "copy").rglob("episode_000001.mp4"))
-        shutil.copyfile(video.with_name("episode_000002.mp4"), video)
-        other.dataset.root = str(tmp_path / "copy")
+        other.dataset.root = use_copy(two_tasks, tmp_path / "copy", overwrite_video)
     losses(other)
     assert len(list(os.scandir(cfg.features.dir))) == 2
+
+
+def use_copy(root, copy, change):
+    """A copy of a dataset after `change(its folder)`; returns the folder."""
+    shutil.copytree(root, copy)
+    change(copy)
+    return str(copy)
+
+
+def touch(root):
+    """Give every file the time of now."""
+    for path in root.rglob("*"):
+        path.touch()
+
+
+def overwrite_video(root):
+    """Put the video of episode 2 in the place of that of episode 1, which is as long."""
+    video = next(root.rglob("episode_000001.mp4"))
+    shutil.copyfile(video.with_name("episode_000002.mp4"), video)
+
+
+def swap_task(root):
+    """Give the frames of episode 0 the other task, in the data alone."""
+    path = next(root.rglob("episode_000000.parquet"))
+    table = pq.read_table(path)
+    place = table.column_names.index("task_index")
+    pq.write_table(table.set_column(place, "task_index", pa.array([1] * len(table), pa.int64())), path)
+
+
+@pytest.mark.parametrize("mode, filled", [("prefix", {0}), ("vision", set())])
+def test_frames_of_another_task_are_filled_again_where_it_counts(
+    config, two_tasks, tmp_path, monkeypatch, mode, filled, caplog
+):
+    losses(config(mode))
+    copy = use_copy(two_tasks, tmp_path / "copy", swap_task)
+    again, plain = config(mode, "again"), config("none", "plain")
+    again.dataset.root = plain.dataset.root = copy
+    written = record_filling(monkeypatch)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert losses(again) == pytest.approx(losses(plain), rel=1e-5)
+    assert set(written) == filled
+    only_store(again)
+    assert ("1 of them had other pictures, times or tasks" in caplog.text) is bool(filled)
+
+
+def test_an_interrupted_filling_again_continues(config, two_tasks, tmp_path, monkeypatch):
+    losses(config("prefix"))
+    copy = use_copy(two_tasks, tmp_path / "copy", swap_task)
+    write, calls = frozen_features._write, []
+
+    def stop(*args):
+        calls.append(write(*args))
+        if len(calls) == 2:  # of the three parts of the episode
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(frozen_features, "_write", stop)
+    again, plain = config("prefix", "again"), config("none", "plain")
+    again.dataset.root = plain.dataset.root = copy
+    with pytest.raises(KeyboardInterrupt):
+        losses(again)
+    monkeypatch.setattr(frozen_features, "_write", write)
+    assert losses(again) == pytest.approx(losses(plain), rel=1e-5)
+
+
+def test_filling_says_what_sets_the_store_apart(config, two_tasks, tmp_path, caplog):
+    def message(cfg):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            losses(cfg)
+        return [r.getMessage() for r in caplog.records if r.msg.startswith("Filling")]
+
+    (first,) = message(config("vision"))
+    assert "3 episodes, 27 frames: it is the first store in" in first
+    assert message(config("vision", "same")) == []
+    copy = use_copy(two_tasks, tmp_path / "copy", overwrite_video)
+    other = config("vision", "other")
+    other.dataset.root = copy
+    name = only_store(other).name
+    (second,) = message(other)
+    assert f"the most similar store there, '{name}', was made from other picture files" in second
+
+
+def test_a_store_that_moved_with_its_dataset_is_not_filled_again(config, two_tasks, tmp_path, monkeypatch):
+    cfg = config("prefix")
+    expected = losses(cfg)
+    monkeypatch.setattr(frozen_features, "_write", lambda *a: pytest.fail("the store was filled again"))
+    moved = config("prefix", "moved")
+    moved.dataset.root = use_copy(two_tasks, tmp_path / "copy", touch)
+    moved.features.dir = str(shutil.move(cfg.features.dir, tmp_path / "elsewhere"))
+    assert losses(moved) == expected
 
 
 def test_one_changed_byte_of_any_episode_is_found_at_the_next_start(config, monkeypatch):

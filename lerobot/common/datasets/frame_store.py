@@ -1,8 +1,9 @@
 """Per-frame records on disk, memory-mapped: decoded pictures, or features of a frozen network.
 
-A store is a folder: `store.json` (what the arrays are and what they depend on, written last), one file per
-key with a record for every frame of the dataset, `done.bin` with a mark per episode and `sums.bin` with its
-checksums. An episode that is marked is complete. Who fills holds the lock of the folder, who reads shares it.
+A store is a folder: `store.json` (what the arrays are and what they depend on, written last), one file per key with a
+record for every frame of the dataset, `done.bin` with a mark per episode, `sums.bin` with its checksums and
+`sources.bin` with what it was computed from. An episode that is marked is complete. Who fills holds the lock of the
+folder, who reads shares it.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import warnings
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +38,7 @@ STORE_VERSION = 2
 MANIFEST = "store.json"
 DONE = "done.bin"
 SUMS = "sums.bin"  # per episode: first frame, frame behind the last, crc32 of the records of each key
+SOURCES = "sources.bin"  # per episode: see `episode_sources`
 LOCK = "lock"
 STAMPS = "stamps.json"  # sizes and times of the files when all their records were known to be right
 LARGER_DISK = "set HF_LEROBOT_HOME to a larger disk, or use a smaller --policy.image_size"
@@ -72,13 +75,17 @@ class FrameStore:
         manifest = {"frames": num_frames, "episodes": num_episodes, "arrays": described, "depends": depends}
         manifest = json.loads(json.dumps({"store_version": STORE_VERSION, **manifest}))
         self._paths = {key: self.root / entry["file"] for key, entry in described.items()}
-        if (self.root / MANIFEST).exists():
+        self.is_new = not (self.root / MANIFEST).exists()
+        if not self.is_new:
             self._refuse_other(read_json(self.root / MANIFEST), manifest)
         else:
             with self._explaining_the_disk():
                 self._create(manifest)
+        if not (self.root / SOURCES).exists():  # new, or of a version that did not look at single episodes
+            (self.root / SOURCES).write_bytes(bytes(8 * num_episodes))
         self._done = np.memmap(self.root / DONE, dtype=np.uint8, mode="r+")
         self._sums = np.memmap(self.root / SUMS, dtype=np.uint64, mode="r+", shape=(num_episodes, 2 + len(arrays)))
+        self._sources = np.memmap(self.root / SOURCES, dtype=np.uint64, mode="r+")
         self._maps: dict[str, torch.Tensor] = {}
         self._lock: IO | None = None
         self._seen: list | None = None
@@ -160,19 +167,35 @@ class FrameStore:
             file.seek(first_frame * self.record_bytes(key))
             file.write(records.contiguous().view(torch.uint8).numpy().data)
 
-    def is_done(self, episode: int) -> bool:
-        """Whether all records of an episode are on disk."""
-        return bool(self._done[episode])
+    def is_done(self, episode: int, source: int | None = None) -> bool:
+        """Whether all records of an episode are on disk, computed from this source if one is given."""
+        return bool(self._done[episode]) and (source is None or int(self._sources[episode]) == source)
 
-    def mark_done(self, episode: int, frames: range) -> None:
+    def mark_done(self, episode: int, frames: range, source: int = 0) -> None:
         """Declare the records of an episode, which has these frames, complete, after they reached the disk."""
         for path in self._paths.values():
             with self._explaining_the_disk(), open(path, "r+b") as file:
                 os.fsync(file.fileno())
         self._sums[episode] = [frames.start, frames.stop, *self._checksums(frames)]
         self._sums.flush()
+        self._sources[episode] = source
+        self._sources.flush()
         self._done[episode] = 1
         self._done.flush()
+
+    def unmark(self, episodes: Iterable[int]) -> None:
+        """Declare episodes incomplete, before their records are written (again)."""
+        self._done[list(episodes)] = 0
+        self._done.flush()
+
+    def why_incomplete(self, episodes: Sequence[int]) -> str:
+        """The reason, for a message, why these episodes have to be filled."""
+        if self.is_new:
+            return why_new(self.root, self.depends)
+        changed = sum(map(self.is_done, episodes))
+        if changed:
+            return f"{changed} of them had other pictures, times or tasks when they were filled"
+        return "they were not filled yet"
 
     def _checksums(self, frames: range) -> list[int]:
         sums = []
@@ -270,6 +293,7 @@ class FrameStore:
             "_maps": {},
             "_done": None,
             "_sums": None,
+            "_sources": None,
             "_lock": None,
         }  # a worker maps the files itself, and only reads
 
@@ -292,13 +316,17 @@ class FrameStore:
         arrays = {key: (torch.uint8, shape) for key, shape in shapes.items()}
         store = cls(root, arrays, meta.total_frames, meta.total_episodes, depends)
         store.require_intact()
-        missing = [i for i in dataset.episode_indices if not store.is_done(i)]
-        store.require_space(sum(meta.episodes[i]["length"] for i in missing))
+        sources = episode_sources(dataset)
+        missing = [i for i, source in sources.items() if not store.is_done(i, source)]
+        if missing:
+            store.require_space(sum(meta.episodes[i]["length"] for i in missing))
+            logging.info("Decoding %d episodes into '%s': %s.", len(missing), store.root, store.why_incomplete(missing))
+            store.unmark(missing)
         bar = tqdm(missing, desc=f"Decoding to {size[0]}x{size[1]}", unit="episode", disable=not (progress and missing))
         with ThreadPoolExecutor(max(1, len(meta.camera_keys))) as cameras:
             for episode in bar:
                 list(cameras.map(partial(store._fill, dataset, episode), meta.camera_keys))
-                store.mark_done(episode, frames_of(dataset, episode))
+                store.mark_done(episode, frames_of(dataset, episode), sources[episode])
         if missing:
             store.remember_intact()
         return store
@@ -356,6 +384,45 @@ def picture_fingerprint(meta, size: tuple[int, int]) -> dict[str, Any]:
         "episode lengths": hashlib.sha256(json.dumps(lengths).encode()).hexdigest(),
         "picture files": digest.hexdigest(),
     }
+
+
+def episode_sources(dataset, with_tasks: bool = False) -> dict[int, int]:
+    """For each loaded episode a number (64 bits) that changes with what its records are made from.
+
+    That is the files of its pictures, its place in them and the times of its frames; with_tasks: their texts as well.
+    """
+    meta, table = dataset.meta, dataset.table
+    sample = cache(lambda path: _sample(meta.root / path))  # files of v3.0 have many episodes
+    found = {}
+    for episode in dataset.episode_indices:
+        rows = dataset.rows_of_episode(episode)
+        digest = hashlib.sha256(table["timestamp"][rows].numpy().tobytes())
+        for key in meta.video_keys:
+            digest.update(f"{key} {meta.video_start(episode, key)} ".encode())
+            digest.update(sample(meta.get_video_file_path(episode, key)))
+        if meta.image_keys:
+            digest.update(sample(meta.get_data_file_path(episode)))
+        if with_tasks:
+            digest.update(json.dumps([meta.tasks[i] for i in table["task_index"][rows].tolist()]).encode())
+        found[episode] = int.from_bytes(digest.digest()[:8], "little")
+    return found
+
+
+def why_new(root: Path, depends: dict[str, Any]) -> str:
+    """What sets a new store apart from the most similar one of its folder, for a message."""
+    differences = {}
+    for path in root.parent.glob(f"*/{MANIFEST}"):
+        if path.parent != root:
+            other, own = _flat(read_json(path)["depends"]), _flat(depends)
+            differences[path.parent.name] = [key for key in own if other.get(key) != own[key]]
+    if not differences:
+        return f"it is the first store in '{root.parent}'"
+    name = min(differences, key=lambda name: len(differences[name]))
+    return f"the most similar store there, '{name}', was made from other {', '.join(differences[name])}"
+
+
+def _flat(depends: dict[str, Any]) -> dict[str, Any]:
+    return {**depends, **depends.get("dataset", {}), "dataset": None}
 
 
 def _sample(path: Path) -> bytes:

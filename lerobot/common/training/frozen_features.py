@@ -25,6 +25,7 @@ from lerobot.common.datasets.collate import collate
 from lerobot.common.datasets.frame_store import (
     FrameStore,
     FrameStoreError,
+    episode_sources,
     fingerprint_name,
     frames_of,
     picture_fingerprint,
@@ -206,24 +207,30 @@ def open_store(folder: Path, depends: dict, sample: dict[str, Tensor], dataset) 
 
 
 def fill(store: FrameStore, compute: FeatureComputer, mode: str, cfg) -> None:
-    """Compute the records of all loaded episodes that lack them; an interrupted filling continues."""
-    dataset = compute.dataset
-    if all(store.is_done(i) for i in dataset.episode_indices):
+    """Compute the records of all loaded episodes that lack them; an interrupted filling continues.
+
+    What was computed from other pictures or (in the prefix) task texts than the dataset has now is computed again.
+    """
+    sources = episode_sources(compute.dataset, with_tasks=mode == "prefix")
+    if all(store.is_done(i, source) for i, source in sources.items()):
         return
     store.hold_for_filling()
     try:
         store.require_intact()  # what an earlier run filled
-        _fill(store, compute, mode, cfg)
+        _fill(store, compute, mode, cfg, sources)
         store.remember_intact()
     finally:
         store.release()
 
 
-def _fill(store: FrameStore, compute: FeatureComputer, mode: str, cfg) -> None:
+def _fill(store: FrameStore, compute: FeatureComputer, mode: str, cfg, sources: dict[int, int]) -> None:
     dataset = compute.dataset
-    missing = [i for i in dataset.episode_indices if not store.is_done(i)]
+    missing = [i for i, source in sources.items() if not store.is_done(i, source)]
     total = sum(dataset.meta.episodes[i]["length"] for i in missing)
     store.require_space(total)
+    why = store.why_incomplete(missing)
+    logging.info("Filling '%s' with %d episodes, %s frames: %s.", store.root, len(missing), f"{total:,}", why)
+    store.unmark(missing)
     batches = [rows for i in missing for rows in dataset.rows_of_episode(i).split(cfg.features.batch_size)]
     loader = _sequential(dataset, batches, cfg)
     bar = tqdm(total=total, desc=f"Filling the {mode} store", unit="frame")
@@ -235,7 +242,7 @@ def _fill(store: FrameStore, compute: FeatureComputer, mode: str, cfg) -> None:
             written = [job for job in written if not _finished(job)]
             if len(written) > 2:
                 written.pop(0).result()
-            written.append(pool.submit(_write, store, raw["index"], raw["episode_index"], records, dataset))
+            written.append(pool.submit(_write, store, raw, records, dataset, sources))
             bar.update(len(raw["index"]))
             bar.set_postfix_str(f"{bar.n * record_bytes(records) / GB:.2f} GB")
         for job in written:
@@ -253,13 +260,14 @@ def _sequential(dataset, batches: list[Tensor], cfg) -> DataLoader:
     return DataLoader(dataset, batch_sampler=[rows.tolist() for rows in batches], collate_fn=collate, **workers)
 
 
-def _write(store: FrameStore, index: Tensor, episode: Tensor, records: dict[str, Tensor], dataset) -> None:
+def _write(store: FrameStore, raw: dict, records: dict[str, Tensor], dataset, sources: dict[int, int]) -> None:
+    """Write the records of consecutive frames of one episode, and mark it with its last ones."""
+    first, last, number = int(raw["index"][0]), int(raw["index"][-1]), int(raw["episode_index"][0])
     for key, value in records.items():
-        store.write(key, int(index[0]), pad_records(value, store[key].shape[1:]))
-    number = int(episode[0])
+        store.write(key, first, pad_records(value, store[key].shape[1:]))
     frames = frames_of(dataset, number)
-    if int(index[-1]) + 1 == frames.stop:
-        store.mark_done(number, frames)
+    if last + 1 == frames.stop:
+        store.mark_done(number, frames, sources[number])
 
 
 def pad_records(records: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -109,6 +109,20 @@ def test_a_frame_store_of_shared_videos_holds_every_frame(root, tmp_path):
         assert torch.equal(store[CAMERA][row], resize_images(live[row][CAMERA], (24, 32)))
 
 
+def test_a_frame_store_follows_an_episode_to_another_place_in_its_video(root, tmp_path):
+    def fill():
+        live = LeRobotDataset(root=root, return_uint8=True)
+        return live, FrameStore.open_or_fill(live, (24, 32), tmp_path / "store", progress=False)
+
+    before = fill()[1][CAMERA].clone()
+    column = f"videos/{CAMERA}/from_timestamp"
+    starts = pq.read_table(root / EPISODES)[column].to_pylist()
+    set_column(root / EPISODES, column, [starts[1], *starts[1:]])  # as many frames, those of the episode behind it
+    live, store = fill()
+    assert torch.equal(store[CAMERA][5], resize_images(live[5][CAMERA], (24, 32)))
+    assert not torch.equal(store[CAMERA][5], before[5]) and torch.equal(store[CAMERA][23:], before[23:])
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [
