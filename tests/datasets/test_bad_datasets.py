@@ -204,7 +204,7 @@ def test_truncated_video_names_the_file(own_root, keep):
 
 def test_missing_video_is_noticed_when_opening(own_root):
     (own_root / VIDEO_1).unlink()
-    with pytest.raises(FileNotFoundError, match="episode_000001.mp4"):
+    with pytest.raises(FileNotFoundError, match="lacks .*episode_000001.mp4.*check_dataset.py"):
         LeRobotDataset(root=own_root)
     assert len(LeRobotDataset(root=own_root, episodes=[0])) == 5
 

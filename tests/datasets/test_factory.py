@@ -8,7 +8,7 @@ import torch
 
 from lerobot.common.datasets import frame_store
 from lerobot.common.datasets.factory import IMAGENET_STATS, make_dataset, resolve_delta_timestamps
-from lerobot.common.datasets.lerobot_dataset import LeRobotDatasetMetadata
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.common.datasets.transforms import ImageTransformsConfig
 from lerobot.common.datasets.utils import dataset_to_policy_features
 from lerobot.configs.types import FeatureType
@@ -129,3 +129,9 @@ def record_with_note(root, extra):
     from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 
     return LeRobotDataset.create(None, 10, root=root, features=features(video=0, **extra)).meta
+
+
+def test_a_dataset_without_episodes_is_said_first(tmp_path):
+    LeRobotDataset.create(None, 10, root=tmp_path / "empty", features=features())
+    with pytest.raises(ValueError, match="has no episodes to train on"):
+        make_dataset(config(tmp_path / "empty"))

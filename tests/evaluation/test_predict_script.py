@@ -28,13 +28,13 @@ LEGACY = Path(__file__).parents[1] / "artifacts" / "smolvla033_koch"
 SIZES = {"dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "n_encoder_layers": 1, "chunk_size": 6}
 
 
-def record(root, joints, cameras=(), size=(48, 64)):
+def record(root, joints, cameras=(), size=(48, 64), lengths=LENGTHS):
     vector = {"dtype": "float32", "shape": (len(joints),), "names": list(joints)}
     picture = {"dtype": "image", "shape": (*size, 3), "names": ["height", "width", "channels"]}
     features = {"observation.state": vector, "action": vector, **{f"observation.images.{c}": picture for c in cameras}}
     dataset = LeRobotDataset.create(None, FPS, root, features=features, use_videos=False)
     rng = np.random.default_rng(0)
-    for length in LENGTHS:
+    for length in lengths:
         for _ in range(length):
             frame = {f"observation.images.{c}": rng.integers(0, 255, (*size, 3), np.uint8) for c in cameras}
             state = rng.uniform(-90, 90, len(joints)).astype(np.float32)

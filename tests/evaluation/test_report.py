@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.common.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.common.datasets.utils import dataset_to_policy_features
 from lerobot.common.evaluation.report_card import run_name
+from lerobot.common.evaluation.report_run import mismatches
 from lerobot.common.evaluation.svg import Line, line_chart, ticks
 from lerobot.common.policies.factory import (
     get_policy_class,
@@ -20,6 +21,9 @@ from lerobot.common.policies.factory import (
     make_pre_post_processors,
     set_features,
 )
+from lerobot.common.training.checkpoint import RECORD_NAME
+from lerobot.common.training.record import describe_dataset
+from lerobot.configs.policies import PreTrainedConfig
 from lerobot.scripts import report as script
 from tests.evaluation.test_predict_script import SIZES, record
 
@@ -115,6 +119,32 @@ def test_the_last_episodes_are_looked_at_unless_others_are_named(root, checkpoin
     assert set(card.report.episode_index) == {0}
     with pytest.raises(ValueError, match=r"\[7\]"):
         script.report(script.parse([*arguments, "--dataset.episodes=[7]"]))
+    with pytest.raises(ValueError, match="names no episode"):
+        script.report(script.parse([*arguments, "--dataset.episodes=[]"]))
+
+
+def test_one_frame_is_not_taken_for_a_policy_that_does_not_look(checkpoints, tmp_path, recwarn):
+    one = record(tmp_path / "one", JOINTS, ["front", "side"], lengths=(1, 1))
+    script.report(
+        script.parse([f"--policy.path={checkpoints[0]}", f"--dataset.root={one}", f"--output_dir={tmp_path}"])
+    )
+    card = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)["seeing"]
+    codes = [finding["code"] for finding in card["findings"]]
+    assert "probe.none" in codes and "probe.constant" not in codes and card["roughness"] is None
+    assert "nan" not in re.sub(r"base64,[^\"]+", "", (tmp_path / "report.html").read_text()).lower()
+    assert not [str(w.message) for w in recwarn if "empty slice" in str(w.message)]
+
+
+def test_another_rate_and_other_joints_than_in_training_are_told(root, tmp_path):
+    folder = save_act(tmp_path / "run" / "pretrained_model", root)
+    (folder / RECORD_NAME).write_text(json.dumps({"dataset": describe_dataset(LeRobotDataset(root=root))}))
+    config, meta = PreTrainedConfig.from_pretrained(folder), LeRobotDatasetMetadata(None, root=root)
+    assert mismatches(folder, config, meta) == []
+    meta.info["fps"] = 5
+    meta.info["features"]["action"]["names"] = ["gripper", "pan"]
+    found = mismatches(folder, config, meta)
+    assert {finding.code for finding in found} == {"match.fps", "match.joint_order"}
+    assert not any(finding.fix for finding in found)  # the robot's flags do not help here
 
 
 def test_a_checkpoint_for_other_features_is_one_message(root, checkpoints, tmp_path):

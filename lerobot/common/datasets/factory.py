@@ -70,6 +70,8 @@ def make_dataset(cfg, episodes: list[int] | None = None, return_uint8: bool = Fa
     if options.repo_id is not None and not isinstance(options.repo_id, str):
         raise NotImplementedError("--dataset.repo_id must name one dataset; training on several is not supported.")
     meta = LeRobotDatasetMetadata(options.repo_id, root=options.root, revision=options.revision)
+    if meta.total_episodes == 0:
+        raise ValueError(f"The dataset '{meta.root}' has no episodes to train on; record some, or set --dataset.root.")
     dataset = LeRobotDataset(
         options.repo_id,
         root=options.root,

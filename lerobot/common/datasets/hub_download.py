@@ -62,6 +62,11 @@ def download_files(
     FileNotFoundError saying what was missing, where it was looked for and which flag to set, when that is
     impossible.
     """
+    if (root / "meta" / "info.json").is_file() and (repo_id is None or not _HUB_ID.match(repo_id)):
+        raise FileNotFoundError(
+            f"The dataset '{root}' lacks '{missing}', which its meta/info.json promises. Put the file back; what else "
+            f"is missing says: python lerobot/scripts/check_dataset.py {root}"
+        )
     hint = f"Dataset not found: '{missing}' does not exist. Set --dataset.root to the folder that holds meta/info.json"
     if repo_id is not None and (Path(repo_id) / "meta" / "info.json").is_file():
         raise FileNotFoundError(f"{hint}: there is one in '{repo_id}', so set --dataset.root={repo_id}.")

@@ -49,7 +49,7 @@ def seam_jumps(report: OpenLoopReport) -> tuple[np.ndarray, np.ndarray]:
 def roughness(report: OpenLoopReport) -> tuple[float, float]:
     """Mean |second difference| of the actions inside chunks (per frame squared), predicted and recorded.
 
-    Of chunks with fewer than three steps, that of the executed motion.
+    Of chunks with fewer than three steps, that of the executed motion; NaN where that has fewer than three frames.
     """
     if report.predicted.shape[1] >= 3:
         whole = report.valid[:, 2:]
@@ -57,8 +57,11 @@ def roughness(report: OpenLoopReport) -> tuple[float, float]:
             parts = (np.abs(np.diff(a, 2, axis=1))[whole].mean() for a in (report.predicted, report.recorded))
             return tuple(float(part) for part in parts)
     motions = [executed(report, episode) for episode in sorted(set(report.episode_index.tolist()))]
+    motions = [motion for motion in motions if len(motion.frames) > 2]
+    if not motions:
+        return np.nan, np.nan
     return tuple(
-        float(np.mean([np.abs(np.diff(getattr(m, name), 2, axis=0)).mean() for m in motions if len(m.frames) > 2]))
+        float(np.mean([np.abs(np.diff(getattr(m, name), 2, axis=0)).mean() for m in motions]))
         for name in ("predicted", "recorded")
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ class ReportCard:
     """Measurements of one checkpoint on recorded episodes; errors are in the units of the recording.
 
     `every` is the number of actions of a chunk that the arm carries out; `latency_s` what a chunk takes for one frame;
-    `trained_on` whether the episodes were trained on (None: not known); `tasks` the sentences of the dataset.
+    `trained_on` whether the episodes were trained on (None: not known); `tasks` the sentences of the dataset;
+    `mismatches` how the recording differs from what the checkpoint was trained on.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ReportCard:
     latency_s: list[float]
     trained_on: bool | None
     tasks: list[str]
+    mismatches: list[Finding] = field(default_factory=list)
 
     @cached_property
     def probes(self) -> list[p.ProbeResult]:
@@ -105,7 +107,9 @@ class ReportCard:
             "probes": {one.name: {"change": one.change, "error": one.error} for one in self.probes},
             "seam_jump": float(jump.mean()) if len(jump) else None,
             "seam_jump_recorded": float(recorded_jump.mean()) if len(jump) else None,
-            "roughness": {"predicted": self.roughness[0], "recorded": self.roughness[1]},
+            "roughness": None
+            if np.isnan(self.roughness[0])
+            else {"predicted": self.roughness[0], "recorded": self.roughness[1]},
             "gripper": {
                 "events": len(self.events),
                 "missed": sum(event.lag is None for event in self.events),
@@ -155,7 +159,8 @@ def measure_latency(policy, preprocessor, postprocessor, dataset, row: int) -> l
 
 def find(card: ReportCard) -> list[Finding]:
     """Every finding on a card."""
-    found = [_on_error(card), *_on_probes(card), *_on_gripper(card), *_on_motion(card), _on_latency(card)]
+    found = [*card.mismatches, _on_error(card), *_on_probes(card), *_on_gripper(card), *_on_motion(card)]
+    found.append(_on_latency(card))
     if card.trained_on:
         text = "It was trained on these very episodes, so its errors say little about new ones."
         found.append(Finding("report.trained_on", "warning", text, fix="train with --dataset.eval_split=0.1"))
@@ -179,6 +184,9 @@ def _on_error(card: ReportCard) -> Finding | None:
 
 
 def _on_probes(card: ReportCard) -> list[Finding]:
+    if len(card.report.predicted) < 2:
+        text = "These episodes give one chunk only: what the policy looks at cannot be told. Name more of them."
+        return [Finding("probe.none", "warning", text, fix="--dataset.episodes=[...]")]
     if not card.probes:
         text = "It does the same whatever it sees: its actions are equal for every frame."
         return [Finding("probe.constant", "error", text)]

@@ -112,7 +112,7 @@ def _numbers(cards: Sequence[ReportCard]) -> str:
         ("gripper late by (mean)", [f"{np.mean(c.lags_s):+.2f} s" if c.lags_s else "-" for c in cards]),
         ("jump between chunks, mean (recording there)", [_jump(card) for card in cards]),
         ("largest jump of a joint between chunks", [_largest_jump(card) for card in cards]),
-        ("roughness (recording)", ["{:.3g} ({:.3g})".format(*card.roughness) for card in cards]),
+        ("roughness (recording)", [_roughness(card) for card in cards]),
         ("a chunk takes (worst)", [f"{1e3 * c.latency:.0f} ms ({1e3 * max(c.latency_s):.0f})" for c in cards]),
         ("actions carried out of a chunk", [str(card.every) for card in cards]),
         ("trained on these episodes", [{True: "yes", False: "no", None: "not known"}[c.trained_on] for c in cards]),
@@ -127,6 +127,11 @@ def _numbers(cards: Sequence[ReportCard]) -> str:
 
 def _n(value: float | None) -> str:
     return "-" if value is None or np.isnan(value) else f"{value:.3g}"
+
+
+def _roughness(card: ReportCard) -> str:
+    predicted, recorded = map(_n, card.roughness)
+    return predicted if predicted == "-" else f"{predicted} ({recorded})"
 
 
 def _missed(card: ReportCard) -> str:

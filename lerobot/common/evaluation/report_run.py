@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from lerobot.common.checks.facts import checkpoint_facts, dataset_facts
+from lerobot.common.checks.finding import Finding
+from lerobot.common.checks.match import check_match
 from lerobot.common.constants import OBS_STATE
 from lerobot.common.datasets.factory import resolve_delta_timestamps
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
@@ -26,11 +30,13 @@ BATCH = 16
 def choose_episodes(meta, wanted: Sequence[int] | None) -> list[int]:
     """`wanted`, or the last tenth of the episodes, which `--dataset.eval_split=0.1` holds out, at most five.
 
-    Raises ValueError for an episode that is not there and for a dataset without any.
+    Raises ValueError for an episode that is not there, an empty choice, and a dataset without any.
     """
     if meta.total_episodes == 0:
         raise ValueError(f"The dataset '{meta.root}' has no episodes: there is nothing to compare a policy with.")
-    if wanted:
+    if wanted is not None:
+        if not wanted:
+            raise ValueError("--dataset.episodes names no episode; leave it away for the last tenth of them.")
         if missing := sorted(set(wanted) - set(meta.episodes)):
             raise ValueError(
                 f"--dataset.episodes: {missing} are not in '{meta.root}', which has 0 to {meta.total_episodes - 1}."
@@ -79,8 +85,16 @@ def make_card(path: str, name: str, meta, episodes: list[int], args) -> tuple[Re
         latency_s=measure_latency(*parts, row=0),
         trained_on=trained_on(path, meta, dataset.episode_indices),
         tasks=tasks,
+        mismatches=mismatches(path, config, meta),
     )
     return card, dataset
+
+
+def mismatches(path: str, config, meta) -> list[Finding]:
+    """What of rate, joints and units a recording has otherwise than the checkpoint's training data."""
+    found = check_match(dataset_facts(meta), checkpoint_facts(path, config, {}, read_record(path)))
+    told = ("match.fps", "match.joint_order", "match.joint_names", "match.units")
+    return [dataclasses.replace(finding, fix="") for finding in found if finding.code in told]
 
 
 def fewer(episodes: list[int], meta, every: int, most: int) -> list[int]:
