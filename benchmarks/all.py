@@ -29,11 +29,15 @@ PLACE = "<!-- benchmarks/all.py: new blocks go above this line -->"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A command below benchmarks/, and how it runs on either machine. `limit_min`: minutes after which it is ended."""
+    """A command below benchmarks/, and how it runs on either machine.
+
+    quick, written: what is added with --quick, and what without. limit_min: minutes after which it is ended.
+    """
 
     title: str
     command: tuple[str, ...]
     quick: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
     gpu: tuple[str, ...] = ()
     machines: tuple[str, ...] = ("cpu", "gpu")
     peer: bool = True
@@ -50,7 +54,7 @@ BENCHMARKS = {
     "best_batch": Benchmark(
         "SmolVLA (450M): training at a larger batch",
         ("smolvla_speed.py", "--only", "train", "--batch", "16", "--steps", "2", "--rounds", "1"),
-        quick=("--steps", "1", "--layers", "2"),
+        quick=("--steps", "1", "--layers", "2", "--batch", "2"),
         gpu=("--device", "cuda", "--batch", "256", "--steps", "10"),
         limit_min=120,
     ),
@@ -62,8 +66,9 @@ BENCHMARKS = {
     ),
     "curves": Benchmark(
         "The same losses in every mode",
-        ("loss_curves.py", "--plot", "docs/images/loss_curves.png"),
+        ("loss_curves.py",),
         quick=("--steps", "3", "--layers", "2"),
+        written=("--plot", "docs/images/loss_curves.png"),
         gpu=("--device", "cuda", "--full"),
         peer=False,
     ),
@@ -118,7 +123,7 @@ def command_of(benchmark: Benchmark, args) -> list[str]:
     """The command line of a benchmark, as it can be typed in the root of the repository."""
     line = ["python", f"benchmarks/{benchmark.command[0]}", *benchmark.command[1:]]
     line += benchmark.gpu if args.device != "cpu" else ()
-    line += benchmark.quick if args.quick else ()
+    line += benchmark.quick if args.quick else benchmark.written
     line += ["--peer-python", args.peer_python] if benchmark.peer and args.peer_python else []
     return line
 
@@ -140,7 +145,8 @@ def block(name: str, title: str, kind: str, line: list[str], output: str, where:
     shown = " ".join(line)
     shown = re.sub(r"--peer-python \S+", "--peer-python PEER/bin/python", shown)
     day = time.strftime("%Y-%m-%d")
-    text = f"### {title} ({kind.upper()})\n\n`{shown}`, {day}, {where}:\n\n```\n{output}\n```"
+    output = output if output.startswith("|") else f"```\n{output}\n```"  # a table is shown as one
+    text = f"### {title} ({kind.upper()})\n\n`{shown}`, {day}, {where}:\n\n{output}"
     return f"{mark(name, kind)}\n{text}\n{mark(name, kind, end=True)}"
 
 

@@ -4,9 +4,9 @@
     python benchmarks/startup.py [--peer-python PEER/bin/python] [--device cuda] [--rounds 3]
 
 Both sides in turn, each in a fresh process of its own environment (give one with the same torch), from bytecode: a
-first process of each side writes it and does not count. Start-up is the time
-of the training command with one step (ACT, batch 1, two 480x640 cameras, no workers) less the time of a later step:
-what it does before the first step, and at its end.
+first process of each side writes it and does not count. Start-up is the time of the training command with one step
+(ACT, batch 1, two 480x640 cameras, no workers) less the time of a later step: what it does before the first step, and
+at its end.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def startup(python: str, here: bool, root: Path, folder: str, device: str) -> tu
 
 def report(name: str, found: dict[str, list[tuple[float, float]]]) -> None:
     """One line: medians with their range, and the ratio of the CPU seconds and of the clock."""
-    line = f"{name:<16}"
+    line = f"{name:<22}"
     for side, values in found.items():
         wall, cpu = ([v[i] for v in values] for i in (0, 1))
         line += f"  {side} {median(wall):5.2f} s ({min(wall):.2f}-{max(wall):.2f}), CPU {median(cpu):5.2f}"
@@ -96,10 +96,12 @@ def main() -> None:
         root = Path(folder) / "grasps"
         record(root, 2, 60, 480, 640)
         found = {side: [] for side in sides}
-        for _ in range(args.rounds + 1):
+        for side, python in sides.items():
+            run(python, side == "here", training(root, folder, 1, args.device))
+        for _ in range(args.rounds):
             for side, python in sides.items():
                 found[side].append(startup(python, side == "here", root, folder, args.device))
-        report("start-up", {side: values[1:] for side, values in found.items()})
+        report("start-up", found)
 
 
 if __name__ == "__main__":

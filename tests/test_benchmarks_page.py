@@ -30,6 +30,19 @@ def test_a_block_is_added_then_replaced_and_the_other_machines_stays(all_benchma
     assert "/some/where" not in page and "--peer-python PEER/bin/python" in page
 
 
+def test_a_table_is_shown_as_one_and_other_output_as_it_was_printed(all_benchmarks):
+    table, lines = (all_benchmarks.block("x", "X", "cpu", ["x"], out, "here") for out in ("| a |\n|---|", "a  1 s"))
+    assert "```" not in table and "\n\n| a |\n|---|\n<!--" in table and "```\na  1 s\n```" in lines
+
+
+def test_only_runs_that_are_written_draw_a_plot(all_benchmarks):
+    def draws(quick):
+        args = argparse.Namespace(device="cpu", quick=quick, peer_python="")
+        return [name for name, b in all_benchmarks.BENCHMARKS.items() if "--plot" in all_benchmarks.command_of(b, args)]
+
+    assert draws(quick=False) == ["curves"] and draws(quick=True) == []
+
+
 def test_a_page_without_a_place_is_refused(all_benchmarks):
     with pytest.raises(ValueError, match="neither the block"):
         all_benchmarks.put("nothing", "x", "cpu", "new")
