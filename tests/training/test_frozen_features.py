@@ -1,5 +1,6 @@
 """Features of a frozen network: the same losses from the store, and no wrong record is ever trained on."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from lerobot.common.datasets.edit import Edit, VideoChange, delete_episodes, edit_dataset, merge_datasets
 from lerobot.common.datasets.frame_store import FrameStoreError
 from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.common.policies import SmolVLAConfig
@@ -274,6 +276,56 @@ def test_filling_says_what_sets_the_store_apart(config, two_tasks, tmp_path, cap
     name = only_store(other).name
     (second,) = message(other)
     assert f"the most similar store there, '{name}', was made from other picture files" in second
+
+
+def append(root, output):
+    """The dataset, and behind it itself with another video in its second episode."""
+    other = use_copy(root, output.with_name("other"), overwrite_video)
+    merge_datasets([LeRobotDataset(root=root), LeRobotDataset(root=other)], output)
+
+
+EDITS = {
+    "append": (append, {4}),
+    "delete": (lambda root, output: delete_episodes(LeRobotDataset(root=root), [2], output), set()),
+    "other words": (
+        lambda root, output: edit_dataset(LeRobotDataset(root=root), output, Edit(tasks={"Push.": "Pull."})),
+        {0, 1, 2},  # the prompts of all tasks are checked together
+    ),
+    "other codec": (
+        lambda root, output: edit_dataset(LeRobotDataset(root=root), output, Edit(video=VideoChange(crf=40))),
+        {0, 1, 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_after_an_edit_only_what_changed_is_computed(config, two_tasks, tmp_path, monkeypatch, edit):
+    change, changed = EDITS[edit]
+    losses(config("prefix"))
+    change(two_tasks, tmp_path / "edited")
+    again, plain = config("prefix", "again"), config("none", "plain")
+    again.dataset.root = plain.dataset.root = str(tmp_path / "edited")
+    written = record_filling(monkeypatch)
+    assert losses(again) == pytest.approx(losses(plain), rel=1e-5)
+    assert set(written) == changed
+
+
+@pytest.mark.parametrize("fault", ["damaged", "being filled", "of other weights"])
+def test_nothing_is_copied_from_a_store_that_is(config, two_tasks, tmp_path, monkeypatch, fault):
+    cfg, again = config("prefix"), config("prefix", "again")
+    losses(cfg)
+    store = only_store(cfg).path
+    again.dataset.root = str(delete_episodes(LeRobotDataset(root=two_tasks), [2], tmp_path / "edited"))
+    again.seed += fault == "of other weights"
+    if fault == "damaged":
+        with open(os.path.join(store, "000.bin"), "r+b") as file:
+            file.write(b"other")  # of the first episode
+    written = record_filling(monkeypatch)
+    with open(os.path.join(store, "lock")) as lock:
+        if fault == "being filled":
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        losses(again)
+    assert set(written) == ({0} if fault == "damaged" else {0, 1})
 
 
 def test_a_store_that_moved_with_its_dataset_is_not_filled_again(config, two_tasks, tmp_path, monkeypatch):

@@ -39,6 +39,7 @@ MANIFEST = "store.json"
 DONE = "done.bin"
 SUMS = "sums.bin"  # per episode: first frame, frame behind the last, crc32 of the records of each key
 SOURCES = "sources.bin"  # per episode: see `episode_sources`
+BY_EPISODE = ("episode lengths", "picture files", "tasks")  # what `episode_sources` says more closely
 LOCK = "lock"
 STAMPS = "stamps.json"  # sizes and times of the files when all their records were known to be right
 LARGER_DISK = "set HF_LEROBOT_HOME to a larger disk, or use a smaller --policy.image_size"
@@ -197,6 +198,45 @@ class FrameStore:
             return f"{changed} of them had other pictures, times or tasks when they were filled"
         return "they were not filled yet"
 
+    def copy_known(self, dataset, sources: dict[int, int]) -> list[int]:
+        """Copy the records of episodes that stores beside this one made from the same; returns their numbers.
+
+        sources: see `episode_sources`.
+        """
+        copied: list[int] = []
+        for path in sorted(self.root.parent.glob(f"*/{MANIFEST}")):
+            if path.parent == self.root or not self._differs_by_episodes(read_json(path)):
+                continue
+            other, count = FrameStore.at(path.parent), len(copied)
+            try:
+                other.share(wait=False)
+            except FrameStoreError:  # somebody fills it: computing is as right
+                continue
+            known = {int(other._sources[i]): i for i in other.episodes_done}
+            for episode in sources.keys() - copied:
+                found = known.get(sources[episode])
+                if found is not None and other.is_whole(found):
+                    self._copy(other, found, episode, frames_of(dataset, episode), sources[episode])
+                    copied.append(episode)
+            other.release()
+            if len(copied) > count:
+                logging.info("Copied %d of %d episodes from '%s'.", len(copied) - count, len(sources), other.root)
+        return copied
+
+    def _copy(self, other: FrameStore, found: int, episode: int, frames: range, source: int) -> None:
+        theirs = slice(*other._sums[found, :2].tolist())
+        for key in self.keys:
+            self.write(key, frames.start, other[key][theirs])
+        self.mark_done(episode, frames, source)
+
+    def _differs_by_episodes(self, other: dict) -> bool:
+        """Whether a store with this manifest differs in nothing but in which episodes its dataset has."""
+        own = read_json(self.root / MANIFEST)
+        if any(own[key] != other[key] for key in ("store_version", "arrays")):
+            return False
+        own, other = (_flat(manifest["depends"]) for manifest in (own, other))
+        return all(other.get(key) == own[key] for key in own if key not in BY_EPISODE)
+
     def _checksums(self, frames: range) -> list[int]:
         sums = []
         for key, path in self._paths.items():
@@ -205,10 +245,14 @@ class FrameStore:
             sums.append(zlib.crc32(raw))
         return sums
 
+    def is_whole(self, episode: int) -> bool:
+        """Whether the records of a complete episode are what was written."""
+        first, end, *sums = self._sums[episode].tolist()
+        return first < end and self._checksums(range(first, end)) == sums
+
     def verify(self, episode: int) -> None:
         """FrameStoreError if the records of a complete episode are not what was written."""
-        first, end, *sums = self._sums[episode].tolist()
-        if first >= end or self._checksums(range(first, end)) != sums:
+        if not self.is_whole(episode):
             raise FrameStoreError(
                 f"The frame store '{self.root}' is damaged (episode {episode} has another checksum). Delete the "
                 "folder; it is filled again."
@@ -322,13 +366,14 @@ class FrameStore:
             store.require_space(sum(meta.episodes[i]["length"] for i in missing))
             logging.info("Decoding %d episodes into '%s': %s.", len(missing), store.root, store.why_incomplete(missing))
             store.unmark(missing)
+            known = store.copy_known(dataset, {i: sources[i] for i in missing})
+            missing = [i for i in missing if i not in known]
         bar = tqdm(missing, desc=f"Decoding to {size[0]}x{size[1]}", unit="episode", disable=not (progress and missing))
         with ThreadPoolExecutor(max(1, len(meta.camera_keys))) as cameras:
             for episode in bar:
                 list(cameras.map(partial(store._fill, dataset, episode), meta.camera_keys))
                 store.mark_done(episode, frames_of(dataset, episode), sources[episode])
-        if missing:
-            store.remember_intact()
+        store.remember_intact()
         return store
 
     def _fill(self, dataset, episode: int, key: str) -> None:
@@ -389,14 +434,16 @@ def picture_fingerprint(meta, size: tuple[int, int]) -> dict[str, Any]:
 def episode_sources(dataset, with_tasks: bool = False) -> dict[int, int]:
     """For each loaded episode a number (64 bits) that changes with what its records are made from.
 
-    That is the files of its pictures, its place in them and the times of its frames; with_tasks: their texts as well.
+    That is the files of its pictures, its place in them, the times of its frames and which cameras count; with_tasks:
+    the texts of its frames as well.
     """
     meta, table = dataset.meta, dataset.table
     sample = cache(lambda path: _sample(meta.root / path))  # files of v3.0 have many episodes
+    columns = ["timestamp", *(mask for key in meta.camera_keys if (mask := f"{key}_padding_mask") in meta.features)]
     found = {}
     for episode in dataset.episode_indices:
         rows = dataset.rows_of_episode(episode)
-        digest = hashlib.sha256(table["timestamp"][rows].numpy().tobytes())
+        digest = hashlib.sha256(b"".join(table[name][rows].numpy().tobytes() for name in columns))
         for key in meta.video_keys:
             digest.update(f"{key} {meta.video_start(episode, key)} ".encode())
             digest.update(sample(meta.get_video_file_path(episode, key)))
