@@ -338,6 +338,12 @@ def test_a_store_that_moved_with_its_dataset_is_not_filled_again(config, two_tas
     assert losses(moved) == expected
 
 
+def test_each_precision_has_its_own_store(config):
+    for run, half in (("float", False), ("half", True), ("float again", False)):
+        losses(config("prefix", run, use_amp=half))
+    assert len(os.listdir(config("prefix").features.dir)) == 2
+
+
 def test_one_changed_byte_of_any_episode_is_found_at_the_next_start(config, monkeypatch):
     losses(config("vision"))
     monkeypatch.setattr(frozen_features, "spot_check", lambda *a: None)  # it may look at other frames

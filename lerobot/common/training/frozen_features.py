@@ -199,7 +199,11 @@ class FrozenFeatures(FeatureReader):
 
 
 def open_store(folder: Path, depends: dict, sample: dict[str, Tensor], dataset) -> FrameStore:
-    """The store for `depends` below `folder`, whose records look like those of `sample`."""
+    """The store for `depends` below `folder`, whose records look like those of `sample`.
+
+    Each precision (--policy.use_amp, the device) has a store of its own.
+    """
+    depends = {**depends, "precision": {key: str(value.dtype) for key, value in sample.items()}}
     arrays = {key: (value.dtype, tuple(value.shape[1:])) for key, value in sample.items()}
     meta = dataset.meta
     sizes = meta.total_frames, meta.total_episodes

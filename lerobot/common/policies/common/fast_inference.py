@@ -40,6 +40,7 @@ class FastChunks:
         self.autocast = mode != "exact" and 2 * full > sum(w.numel() for w in weights)
 
     def __call__(self, batch: dict[str, Tensor], *args, **kwargs) -> Tensor:
+        """What `predict_action_chunk` returns, `(B, T, A)`; in float32 but for "exact"."""
         if not self.checked:
             return self._first(batch, *args, **kwargs)
         return self._fast(batch, *args, **kwargs)
@@ -52,6 +53,7 @@ class FastChunks:
             return self.plain(batch, *args, **kwargs).float()
 
     def _first(self, batch, *args, **kwargs) -> Tensor:
+        """The plain and the fast chunk of the first observation; gives the fast way up where they are too far apart."""
         with torch.random.fork_rng(devices=[]), busy_linears(self.policy) as busy:
             expected = self.plain(batch, *args, **kwargs)
         replaced = self._replace_linears(busy)

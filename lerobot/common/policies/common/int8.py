@@ -41,12 +41,9 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(1).clamp(min=1e-12) / 127
-        self.register_buffer(
-            "weight", linear.weight.detach().new_empty(0)
-        )  # tells the dtype, as the float layer's does
-        self.register_buffer("whole", (weight / scale[:, None]).round().to(torch.int8))  # (N, K)
+        whole, scale = _rounded_weights(linear)
+        self.register_buffer("weight", linear.weight.detach().new_empty(0))  # its dtype is asked for
+        self.register_buffer("whole", whole)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
 
@@ -93,13 +90,11 @@ class OneDnnInt8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(1).clamp(min=1e-12) / 127
-        self.register_buffer("weight", linear.weight.detach().new_empty(0))
+        whole, scale = _rounded_weights(linear)
+        self.register_buffer("weight", linear.weight.detach().new_empty(0))  # its dtype is asked for
         self.register_buffer("scale", scale)
-        self.register_buffer("zero", torch.zeros(len(weight), dtype=torch.int64))
+        self.register_buffer("zero", torch.zeros(len(whole), dtype=torch.int64))
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
-        whole = (weight / scale[:, None]).round().to(torch.int8)
         self._packed = torch.ops.onednn.qlinear_prepack(whole, None)
         self._range: float | None = None  # of GELU in the call before
 
@@ -159,6 +154,13 @@ class OneDnnInt8Linear(nn.Module):
         return torch.ops.onednn.qlinear_pointwise(whole, step, zero, *weights, *out, *post)
 
 
+def _rounded_weights(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weights `(N, K)` as signed bytes, and the step of each row `(N,)`."""
+    weight = linear.weight.detach().float()
+    scale = weight.abs().amax(1).clamp(min=1e-12) / 127
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
 def _out_dtype(x: Tensor) -> torch.dtype:
     """What a float layer would return."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
@@ -170,13 +172,12 @@ def _blocks(count: int) -> list[slice]:
 
 def quantize_linears(module: nn.Module, names: Container[str] | None = None) -> dict[str, nn.Linear]:
     """Replace the larger linear layers of `module` (of `names`, if given); returns what was there, by name."""
-    large = {
+    kind = OneDnnInt8Linear if has_onednn_int8() else Int8Linear
+    chosen = {
         name: part
         for name, part in module.named_modules()
-        if is_linear(part) and min(part.in_features, part.out_features) >= SMALLEST
+        if is_linear(part) and min(part.in_features, part.out_features) >= SMALLEST and (names is None or name in names)
     }
-    kind = OneDnnInt8Linear if has_onednn_int8() else Int8Linear
-    chosen = {name: linear for name, linear in large.items() if names is None or name in names}
     for name, linear in chosen.items():
         replace(module, name, kind(linear))
     return chosen

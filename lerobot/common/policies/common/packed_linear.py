@@ -76,9 +76,9 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def linear_gelu_linear(first: nn.Module, second: nn.Module, x: Tensor) -> Tensor:
-    """A layer that takes `gelu` (a `GeluLinear` or what took its place), GELU (tanh form) and another linear layer.
+    """`second` of the GELU (tanh form) of `first`, which is a `GeluLinear` or what took its place.
 
-    Between 8-bit layers nothing but bytes is written.
+    `(..., first.in_features)` -> `(..., second.out_features)`. Between 8-bit layers nothing but bytes is written.
     """
     if hasattr(first, "rounded_gelu") and hasattr(second, "product"):
         return second.product(x, first.rounded_gelu(x))
@@ -86,7 +86,7 @@ def linear_gelu_linear(first: nn.Module, second: nn.Module, x: Tensor) -> Tensor
 
 
 def project(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
-    """What each linear layer makes of `x`; 8-bit layers round it once for all of them."""
+    """What each linear layer makes of `x` `(..., in_features)`; 8-bit layers round it once for all of them."""
     if all(hasattr(linear, "product") for linear in linears):
         rounded = linears[0].round(x)
         return tuple(linear.product(x, rounded) for linear in linears)
