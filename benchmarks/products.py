@@ -1,12 +1,13 @@
 #!/usr/bin/env python
 """What a chunk of the 450M SmolVLA multiplies on a CPU: every product in bfloat16 and in 8 bits, with one thread.
 
-    python benchmarks/products.py [--repeats 20]
+    python benchmarks/products.py [--repeats 20] [--training]
 
 Per product: how often a chunk (two pictures, ten denoising steps) has it, GFLOP of all of them, megabytes of weights
 in bfloat16, milliseconds of a call with packed bfloat16 weights and with 8-bit ones, and of rounding its input to 8
 bits. Each call finds other weights than the one before, as in the model. CPU time, the shortest of the repeats, which
-take turns.
+take turns. With --training: forward and backward pass of the trained layers for four chunks, by nn.Linear and by
+TrainedLinear, in bfloat16.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lerobot.common.policies.common.int8 import OneDnnInt8Linear
 from lerobot.common.policies.common.packed_linear import PackedLinear
+from lerobot.common.policies.common.trained_linear import TrainedLinear
 
 # rows, inputs, outputs, calls of a chunk, whether a GELU follows
 PRODUCTS = {
@@ -39,6 +41,7 @@ PRODUCTS = {
     "expert k, v": (50, 720, 320, 160, False),
 }
 MOST_LAYERS = 24
+BATCH = 4  # chunks of a training step
 
 
 def best_ms(ways: dict, repeats: int) -> dict[str, float]:
@@ -85,12 +88,40 @@ def to_bytes(layers: list, x) -> None:
         layer.rounded_gelu(x)
 
 
+def train(layers: list, x, gradient) -> None:
+    """Forward and backward pass of every layer."""
+    for layer in layers:
+        layer(x).backward(gradient)
+        x.grad = layer.weight.grad = None
+
+
+def measure_training(rows: int, inputs: int, outputs: int, repeats: int) -> dict[str, float]:
+    """Milliseconds of a layer's forward and backward pass, each way."""
+    x, gradient = torch.randn(rows, inputs).bfloat16().requires_grad_(), torch.randn(rows, outputs).bfloat16()
+    kinds = {"nn.Linear": nn.Linear, "TrainedLinear": TrainedLinear}
+    layers = {k: [kind(inputs, outputs, bias=False).bfloat16() for _ in range(16)] for k, kind in kinds.items()}
+    found = best_ms({k: partial(train, each, x, gradient) for k, each in layers.items()}, repeats)
+    return {k: ms / 16 for k, ms in found.items()}
+
+
+def print_training(repeats: int) -> None:
+    """One line per product of the expert."""
+    for name, (rows, inputs, outputs, _, _) in PRODUCTS.items():
+        if name.startswith("expert"):
+            found = measure_training(BATCH * rows, inputs, outputs, repeats)
+            times = "  ".join(f"{kind} {ms:6.3f} ms" for kind, ms in found.items())
+            print(f"{name:<16} {times}  {found['nn.Linear'] / found['TrainedLinear']:.2f}x", flush=True)
+
+
 def main() -> None:
     """Print one line per product."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--training", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.training:
+        return print_training(args.repeats)
     with torch.inference_mode():
         for name, (rows, inputs, outputs, calls, gelu) in PRODUCTS.items():
             found = measure(rows, inputs, outputs, calls, gelu, args.repeats)

@@ -257,7 +257,8 @@ def _on_gripper(card: ReportCard) -> list[Finding]:
         found.append(Finding("gripper.missed", severity, f"{text}{rest}.", evidence={"missed": len(missed)}))
     else:
         severity = "warning" if abs(late) > 0.3 else "info"
-        found.append(Finding("gripper.timing", severity, f"Moves the gripper at all {count} places, {when}."))
+        where = f"at all {count} places" if count > 1 else "where the recording does"
+        found.append(Finding("gripper.timing", severity, f"Moves the gripper {where}, {when}."))
     near, far = card.error_at_events
     if near > 1.5 * far:
         text = f"Around gripper movements its error is {near:.3g}, elsewhere {far:.3g}."

@@ -56,10 +56,11 @@ def make_page(cards: Sequence[ReportCard], datasets: Sequence, source: str) -> s
     names = ", ".join(card.name for card in cards)
     title = html.escape(f"Report card: {names}")
     report = cards[0].report
-    episodes = ", ".join(map(str, sorted(set(report.episode_index.tolist()))))
+    shown = sorted(set(report.episode_index.tolist()))
+    episodes = f"episode{'s' * (len(shown) > 1)} {', '.join(map(str, shown))}"
     intro = (
         f'<p class="soft">What each checkpoint would have done in recorded episodes, against what was done. '
-        f"{html.escape(source)}, episodes {episodes}. Errors and angles are in the units of the recording "
+        f"{html.escape(source)}, {episodes}. Errors and angles are in the units of the recording "
         "(degrees for a Koch arm).</p>"
     )
     sections = [
