@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from lerobot.common.datasets.compute_stats import (
+    NO_QUANTILES,
     PictureHistograms,
     aggregate_stats,
     compute_episode_stats,
     downsample_stride,
     estimate_num_samples,
+    get_feature_stats,
     sample_indices,
 )
 from lerobot.common.datasets.image_writer import write_image
@@ -120,7 +122,7 @@ def test_malformed_statistics_are_refused(stats, message):
 def test_matrix_features_have_statistics_of_each_number_in_v21_and_of_the_last_dimension_in_v30():
     numbers = np.random.default_rng(0).normal(size=(7, 2, 3)).astype(np.float32)
     features = {"m": {"dtype": "float32", "shape": (2, 3)}}
-    old = compute_episode_stats({"m": numbers}, features, None)["m"]
+    old = compute_episode_stats({"m": numbers}, features, NO_QUANTILES)["m"]
     new = compute_episode_stats({"m": numbers}, features)["m"]
     np.testing.assert_array_equal(old["std"], numbers.std(axis=0))
     for name in ("min", "max", "mean", "std"):
@@ -131,3 +133,51 @@ def test_matrix_features_have_statistics_of_each_number_in_v21_and_of_the_last_d
     both = aggregate_stats([{"m": old}, {"m": new}])["m"]  # a converted dataset that is recorded on
     for name in ("min", "max", "mean", "std"):
         np.testing.assert_allclose(both[name], new[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("keepdims", [True, False])
+@pytest.mark.parametrize(
+    "shape, axis, kept, dropped",
+    [
+        ((9,), 0, (1,), (1,)),
+        ((9,), None, (1,), (1,)),
+        ((9, 3), 0, (1, 3), (3,)),
+        ((9, 3), None, (1, 1), (1,)),
+        ((9, 2, 3), 0, (1, 3), (3,)),
+        ((9, 2, 3), (0,), (1, 3), (3,)),
+        ((9, 3, 4, 5), None, (1, 1, 1, 1), (1,)),
+        ((9, 3, 4, 5), (0, 2, 3), (1, 3, 1, 1), (3,)),
+    ],
+)
+def test_statistics_have_the_shapes_of_lerobot_0_4(shape, axis, keepdims, kept, dropped):
+    array = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    stats = get_feature_stats(array, axis, keepdims)
+    assert stats.pop("count").tolist() == [9]
+    assert {value.shape for value in stats.values()} == {kept if keepdims else dropped}
+    assert {"q01", "q10", "q50", "q90", "q99"} < stats.keys()
+    spread = np.ptp(array)
+    assert np.all(stats["q50"] <= stats["max"]) and np.all(stats["min"] <= stats["q50"] + spread / 1000)
+
+
+def test_quantile_list_chooses_the_quantiles_and_none_means_the_five_of_v30():
+    rows, features = {"a": np.arange(9.0)}, {"a": {"dtype": "float32"}}
+    named = [
+        {name for name in compute_episode_stats(rows, features, quantile_list=q)["a"] if name[0] == "q"}
+        for q in (None, [0.25], NO_QUANTILES)
+    ]
+    assert named == [{"q01", "q10", "q50", "q90", "q99"}, {"q25"}, set()]
+
+
+def test_float32_quantiles_use_float32_bins():
+    rows = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32) * 10
+    # From LeRobot 0.4.4's get_feature_stats on these numbers.
+    expected = [-23.250308990478516, -10.09447193145752, 0.9444332122802734, 13.671741485595703, 19.59829616546631]
+    stats = get_feature_stats(rows, 0, False)
+    found = [stats[name].item() for name in ("q01", "q10", "q50", "q90", "q99")]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_quantiles_of_numbers_closer_than_float32_bins_are_inside_their_range():
+    rows = np.nextafter(np.float32(1000), np.float32([[1000], [2000], [2000]]))
+    stats = get_feature_stats(rows, 0, False)
+    assert 1000 - 1e-9 <= stats["q01"].item() <= stats["q99"].item() <= rows.max() + 1e-9

@@ -14,7 +14,7 @@ from lerobot.common.checks import dataset_numbers as numbers
 from lerobot.common.checks.dataset_videos import PictureCheck, check_video_times
 from lerobot.common.checks.finding import Finding, Where
 from lerobot.common.datasets.backward_compatibility import CompatibilityError
-from lerobot.common.datasets.compute_stats import compute_episode_stats
+from lerobot.common.datasets.compute_stats import NO_QUANTILES, compute_episode_stats
 from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.common.datasets.frame_table import FrameTable
 from lerobot.common.datasets.recompute import has_credible_std
@@ -110,7 +110,7 @@ class DatasetCheck:
     def _check_stats(self) -> Iterator[Finding]:
         fix = f"{CHECK} {self.root} --fix"
         for episode in self.episodes if self.meta.has_episode_stats else []:
-            found = compute_episode_stats(episode.columns, self.meta.features, None)
+            found = compute_episode_stats(episode.columns, self.meta.features, NO_QUANTILES)
             stored = self.meta.episodes_stats[episode.index]
             for key, values in found.items():
                 if key in numbers.ROBOT_KEYS and (reason := _differs(values, stored.get(key))):

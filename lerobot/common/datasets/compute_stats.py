@@ -51,6 +51,7 @@ def sample_images(image_paths: Sequence[str | Path]) -> np.ndarray:
 
 
 DEFAULT_QUANTILES = (0.01, 0.10, 0.50, 0.90, 0.99)
+NO_QUANTILES = ()  # asks for the statistics of v2.1, which has none
 QUANTILE_BINS = 5000
 
 
@@ -58,17 +59,25 @@ def histogram_quantiles(rows: np.ndarray, quantiles: Sequence[float]) -> dict[st
     """Quantiles of each column of (N, D) as LeRobot 0.4 estimates them: {"q01": (D,), ...}.
 
     A histogram of 5000 bins from 1e-10 below the minimum to 1e-10 above the maximum, linear inside a bin; the
-    first bin gives its left edge. Fewer than two rows give their mean.
+    first bin gives its left edge. float32 numbers have float32 edges. Fewer than two rows give their mean.
     """
     names = [f"q{round(q * 100):02d}" for q in quantiles]
-    rows = np.asarray(rows, dtype=np.float64)
+    rows = np.asarray(rows)
+    rows = rows if rows.dtype == np.float32 else rows.astype(np.float64)
     if len(rows) < 2:
         return {name: rows.mean(axis=0) for name in names}
     columns = []
     for values in rows.T:
-        edges = np.linspace(values.min() - 1e-10, values.max() + 1e-10, QUANTILE_BINS + 1)
+        edges = _bin_edges(values)
         columns.append(quantiles_of(np.histogram(values, bins=edges)[0], edges, quantiles))
     return dict(zip(names, np.array(columns).T, strict=True))
+
+
+def _bin_edges(values: np.ndarray) -> np.ndarray:
+    edges = np.linspace(values.min() - 1e-10, values.max() + 1e-10, QUANTILE_BINS + 1)
+    if np.all(edges[1:] >= edges[:-1]):
+        return edges
+    return _bin_edges(values.astype(np.float64))  # a range too narrow for that many float32 steps
 
 
 def quantiles_of(counts: np.ndarray, edges: np.ndarray, quantiles: Sequence[float]) -> list[float]:
@@ -87,21 +96,37 @@ def quantiles_of(counts: np.ndarray, edges: np.ndarray, quantiles: Sequence[floa
 
 def get_feature_stats(
     array: np.ndarray,
-    axis: tuple[int, ...] | int,
+    axis: tuple[int, ...] | int | None,
     keepdims: bool,
-    quantile_list: Sequence[float] | None = DEFAULT_QUANTILES,
+    quantile_list: Sequence[float] | None = None,
 ) -> dict[str, np.ndarray]:
-    """min, max, mean, population std over `axis`, the number of entries of axis 0, and quantiles unless None."""
+    """min, max, mean, population std over `axis`, the number of entries of axis 0, and quantiles (None: the five
+    of `DEFAULT_QUANTILES`).
+
+    As in LeRobot 0.4: over axis 0 an array of several dimensions counts as rows of its last one, (T, 2, 3) giving
+    (3,), and a statistic that is one number has shape (1,). `NO_QUANTILES` gives the shapes of numpy, as v2.1 has.
+    """
+    if quantile_list is not None and len(quantile_list) == 0:
+        return _moments(array, axis, keepdims)
+    count = np.array([len(array)])
+    if axis in (0, (0,)) and array.ndim > 2:
+        array = array.reshape(-1, array.shape[-1])
     stats = _moments(array, axis, keepdims)
-    if quantile_list:
-        axes = {axis % array.ndim} if isinstance(axis, int) else {a % array.ndim for a in axis}
-        rest = [a for a in range(array.ndim) if a not in axes]
-        rows = array.transpose([*sorted(axes), *rest]).reshape(-1, int(np.prod([array.shape[a] for a in rest])))
-        stats |= {k: q.reshape(stats["mean"].shape) for k, q in histogram_quantiles(rows, quantile_list).items()}
-    return stats
+    rows = _rows(array, axis)
+    stats |= histogram_quantiles(rows, DEFAULT_QUANTILES if quantile_list is None else quantile_list)
+    shape = stats["mean"].shape or (1,)
+    return {name: np.reshape(value, shape) for name, value in stats.items() if name != "count"} | {"count": count}
 
 
-def _moments(array: np.ndarray, axis: tuple[int, ...] | int, keepdims: bool) -> dict[str, np.ndarray]:
+def _rows(array: np.ndarray, axis: tuple[int, ...] | int | None) -> np.ndarray:
+    """(N, D): the N entries along the reduced axes of each of the D statistics."""
+    reduced = range(array.ndim) if axis is None else [axis] if isinstance(axis, int) else axis
+    reduced = sorted({a % array.ndim for a in reduced})
+    kept = [a for a in range(array.ndim) if a not in reduced]
+    return array.transpose([*reduced, *kept]).reshape(-1, int(np.prod([array.shape[a] for a in kept])))
+
+
+def _moments(array: np.ndarray, axis: tuple[int, ...] | int | None, keepdims: bool) -> dict[str, np.ndarray]:
     return {
         "min": np.min(array, axis=axis, keepdims=keepdims),
         "max": np.max(array, axis=axis, keepdims=keepdims),
@@ -126,7 +151,7 @@ class PictureHistograms:
         stride = downsample_stride(*image.shape[:2])
         self._frames.append(color_counts(image[::stride, ::stride]))
 
-    def stats(self, quantile_list: Sequence[float] | None = None) -> dict[str, np.ndarray]:
+    def stats(self, quantile_list: Sequence[float] = NO_QUANTILES) -> dict[str, np.ndarray]:
         """Statistics over the sampled frames, values scaled to [0, 1], shape (C, 1, 1)."""
         chosen = sample_indices(len(self._frames))
         counts = np.sum([self._frames[i] for i in chosen], axis=0, dtype=np.int64)
@@ -140,7 +165,7 @@ def color_counts(image: np.ndarray) -> np.ndarray:
 
 
 def color_stats(
-    counts: np.ndarray, num_pictures: int, quantile_list: Sequence[float] | None = None
+    counts: np.ndarray, num_pictures: int, quantile_list: Sequence[float] = NO_QUANTILES
 ) -> dict[str, np.ndarray]:
     """Statistics in [0, 1], shape (C, 1, 1), of pictures with these value counts (C, 256)."""
     values = np.arange(256)
@@ -175,15 +200,15 @@ def _color_quantiles(
 
 
 def compute_episode_stats(
-    episode_data: dict, features: dict[str, dict], quantile_list: Sequence[float] | None = DEFAULT_QUANTILES
+    episode_data: dict, features: dict[str, dict], quantile_list: Sequence[float] | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Statistics of one episode, with quantiles as v3.0 stores them unless `quantile_list` is None.
+    """Statistics of one episode, with quantiles as v3.0 stores them unless `quantile_list` is `NO_QUANTILES`.
 
     `episode_data` holds per feature an array (T, ...), or for a picture the list of its files or its
     `PictureHistograms`; strings are skipped. Of a feature of several dimensions v3.0 has statistics of its last one
     (2x3 numbers a frame: 3), v2.1 of each number.
     """
-    stats = {}
+    stats, quantile_list = {}, DEFAULT_QUANTILES if quantile_list is None else quantile_list
     for key, data in episode_data.items():
         dtype = features[key]["dtype"]
         if dtype == "string":
@@ -195,9 +220,7 @@ def compute_episode_stats(
             stats[key] = {name: v if name == "count" else np.squeeze(v / 255.0, axis=0) for name, v in raw.items()}
         else:
             array = np.asarray(data)
-            rows = array.reshape(-1, array.shape[-1]) if quantile_list and array.ndim > 2 else array
-            stats[key] = get_feature_stats(rows, 0, array.ndim == 1, quantile_list)
-            stats[key]["count"] = np.array([len(array)])
+            stats[key] = get_feature_stats(array, 0, array.ndim == 1, quantile_list)
     return stats
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lerobot.common.datasets.compute_stats import compute_episode_stats
+from lerobot.common.datasets.compute_stats import NO_QUANTILES, compute_episode_stats
 from lerobot.common.datasets.conversion import Conversion, progress
 from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.common.datasets.episode_recorder import huggingface_metadata
@@ -220,7 +220,7 @@ class _EditedDataset:
         self.conversion.file(DEFAULT_PARQUET_PATH.format(**names), lambda partial: pq.write_table(table, partial))
         kept = {k: v for k, v in dataset.meta.episodes_stats[episode].items() if k not in self.edit.remove}
         stats = {self.edit.rename.get(k, k): v for k, v in kept.items()}
-        stats |= compute_episode_stats(self._changed_columns(table), self.features, None)
+        stats |= compute_episode_stats(self._changed_columns(table), self.features, NO_QUANTILES)
         for key in dataset.meta.video_keys:
             if key in self.edit.remove:
                 continue

@@ -18,7 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from lerobot.common.datasets.compute_stats import DEFAULT_QUANTILES, PictureHistograms, compute_episode_stats
+from lerobot.common.datasets.compute_stats import (
+    DEFAULT_QUANTILES,
+    NO_QUANTILES,
+    PictureHistograms,
+    compute_episode_stats,
+)
 from lerobot.common.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.common.datasets.image_writer import STALL_S, AsyncImageWriter, image_array_to_png, to_rgb_uint8
 from lerobot.common.datasets.recovery import RecordingFolder
@@ -278,7 +283,9 @@ class EpisodeRecorder:
         columns = self._columns(take.buffer, index)
         pictures = {key: camera.histograms for key, camera in take.cameras.items()}
         data = {key: pictures.get(key, columns.get(key)) for key in self._meta.features}
-        stats = compute_episode_stats(data, self._meta.features, DEFAULT_QUANTILES if self._meta.is_v30 else None)
+        stats = compute_episode_stats(
+            data, self._meta.features, DEFAULT_QUANTILES if self._meta.is_v30 else NO_QUANTILES
+        )
         parquet = self._write_parquet(take, columns)
         videos = {key: take.cameras[key].sink.path for key in self._meta.video_keys}
         tasks = list(dict.fromkeys(take.buffer["task"]))

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from lerobot.common.datasets.compute_stats import (
     DEFAULT_QUANTILES,
+    NO_QUANTILES,
     aggregate_stats,
     color_counts,
     color_stats,
@@ -31,7 +32,9 @@ from lerobot.common.utils.io_utils import write_json
 SMALLEST_CREDIBLE_STD = 0.02
 
 
-def recompute_episode_stats(dataset: LeRobotDataset, episode: int, quantiles=None) -> dict[str, dict[str, np.ndarray]]:
+def recompute_episode_stats(
+    dataset: LeRobotDataset, episode: int, quantiles=NO_QUANTILES
+) -> dict[str, dict[str, np.ndarray]]:
     """Statistics of one loaded episode: videos by their sampled frames at full size, images by all of them."""
     rows = dataset.rows_of_episode(episode)
     numbers = {
@@ -56,7 +59,7 @@ def add_quantiles(dataset: LeRobotDataset, names: list[str]) -> None:
         dataset.meta.stats[name] |= {k: v for k, v in stats.items() if k.startswith("q")}
 
 
-def camera_stats(dataset: LeRobotDataset, episode: int, key: str, quantiles=None) -> dict[str, np.ndarray]:
+def camera_stats(dataset: LeRobotDataset, episode: int, key: str, quantiles=NO_QUANTILES) -> dict[str, np.ndarray]:
     """Statistics of one camera in one loaded episode, in [0, 1], shape (C, 1, 1)."""
     rows = dataset.rows_of_episode(episode).tolist()
     if key in dataset.meta.image_keys:
@@ -99,7 +102,7 @@ def repair_stats(root: Path) -> None:
     """Compute the statistics of a whole dataset again and put them in place, all together."""
     dataset = LeRobotDataset(root=root)
     meta = dataset.meta
-    quantiles = DEFAULT_QUANTILES if meta.is_v30 else None
+    quantiles = DEFAULT_QUANTILES if meta.is_v30 else NO_QUANTILES
     stats = {
         e: recompute_episode_stats(dataset, e, quantiles) for e in tqdm(meta.episodes, "Statistics", unit="episode")
     }
