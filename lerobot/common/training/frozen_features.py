@@ -229,14 +229,7 @@ def fill(store: FrameStore, compute: FeatureComputer, mode: str, cfg) -> None:
 
 def _fill(store: FrameStore, compute: FeatureComputer, mode: str, cfg, sources: dict[int, int]) -> None:
     dataset = compute.dataset
-    missing = [i for i, source in sources.items() if not store.is_done(i, source)]
-    total = _frames(dataset, missing)
-    store.require_space(total)
-    why = store.why_incomplete(missing)
-    logging.info("Filling '%s' with %d episodes, %s frames: %s.", store.root, len(missing), f"{total:,}", why)
-    store.unmark(missing)
-    known = store.copy_known(dataset, {i: sources[i] for i in missing})
-    missing = [i for i in missing if i not in known]
+    missing = _to_compute(store, dataset, sources)
     total = _frames(dataset, missing)
     batches = [rows for i in missing for rows in dataset.rows_of_episode(i).split(cfg.features.batch_size)]
     loader = _sequential(dataset, batches, cfg)
@@ -254,6 +247,18 @@ def _fill(store: FrameStore, compute: FeatureComputer, mode: str, cfg, sources: 
             bar.set_postfix_str(f"{bar.n * record_bytes(records) / GB:.2f} GB")
         for job in written:
             job.result()
+
+
+def _to_compute(store: FrameStore, dataset, sources: dict[int, int]) -> list[int]:
+    """Episodes that are neither in the store nor could be copied from one beside it."""
+    missing = [i for i, source in sources.items() if not store.is_done(i, source)]
+    total = _frames(dataset, missing)
+    store.require_space(total)
+    why = store.why_incomplete(missing)
+    logging.info("Filling '%s' with %d episodes, %s frames: %s.", store.root, len(missing), f"{total:,}", why)
+    store.unmark(missing)
+    copied = store.copy_known(dataset, {i: sources[i] for i in missing})
+    return [i for i in missing if i not in copied]
 
 
 def _frames(dataset, episodes: list[int]) -> int:
