@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """The same 50 training steps from every mode of --policy.frozen_features: losses side by side, and a plot.
 
-    python benchmarks/loss_curves.py [--steps 50] [--batch 4] [--full] [--plot docs/images/loss_curves.png]
+    python benchmarks/loss_curves.py [--steps 50] [--batch 4] [--fill 16] [--full] [--plot docs/images/loss_curves.png]
 
 SmolVLA with the widths of the 450M model and random frozen weights, trained by `lerobot/scripts/train.py` on one
 episode of grasp_dataset. Without --full: four text layers, pictures of 128x128, so that a CPU does it in minutes.
-Prints the largest relative difference between the losses of a mode and those of `none`.
+Prints the largest relative difference between the losses of a mode and those of `none`. Where --fill (frames computed
+together while a store is filled) is not --batch, products in bfloat16 may be rounded otherwise.
 """
 
 import argparse
@@ -32,6 +33,7 @@ def train(mode: str, vlm: Path, folder: Path, args) -> list[float]:
         *(f"--steps={args.steps}", f"--batch_size={args.batch}", "--log_freq=1", "--save_checkpoint=false"),
         *("--num_workers=0", "--progress=false", f"--output_dir={output}", f"--features.dir={folder / 'features'}"),
         *("--features.device_gb=0", "--policy.scheduler_warmup_steps=10"),
+        f"--features.batch_size={args.fill}",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
     if done.returncode:
@@ -67,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--fill", type=int, default=16, help="frames computed together while a store is filled")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--full", action="store_true", help="450M: 16 text layers, pictures of 512x512")
