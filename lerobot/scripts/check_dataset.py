@@ -52,6 +52,9 @@ def repair(root: Path, findings: list[Finding], output: Path | None) -> None:
     if any(finding.code in STATISTICS for finding in findings):
         repair_stats(root)
         print(f"Computed the statistics of '{root}' again.")
+    elif not damaged:
+        unwritten = f"; '{output}' was not written" if output else ""
+        print(f"No episode is damaged and the statistics are right: nothing to repair{unwritten}.")
 
 
 def main() -> None:

@@ -80,6 +80,8 @@ def main():
     stores = find_stores(args.dir.expanduser(), args.names)
     if args.command == "list":
         list_stores(stores, args.dir)
+    elif not stores:
+        print(f"No stores in '{args.dir}'.")
     else:
         {"verify": verify_stores, "remove": remove_stores}[args.command](stores)
 

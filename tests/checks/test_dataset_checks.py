@@ -218,7 +218,8 @@ def test_the_command_reports_repairs_and_exits_with_the_severity(root, tmp_path)
     assert any(finding["code"] == "data.nan" for finding in json.loads(data.read_text()))
     assert "NaN" in page.read_text()
     assert len(LeRobotDataset(root=output)) == 120 and found(output) == {}
-    assert command(output, "--fast").returncode == 0
+    sound = command(output, "--fast", "--fix", f"--output={tmp_path / 'other'}")
+    assert sound.returncode == 0 and "nothing to repair" in sound.stdout and not (tmp_path / "other").exists()
 
 
 def test_the_page_shows_the_frames_that_are_meant(root, tmp_path):

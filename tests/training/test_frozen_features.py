@@ -534,3 +534,4 @@ def test_command_lists_checks_and_removes(config, capsys, monkeypatch):
     with pytest.raises(FileNotFoundError, match=f"No store 'abc'.*there are: {store.name}"):
         call("remove", "abc")
     assert "Removed" in call("remove", store.name) and not os.path.exists(store.path)
+    assert "No stores in" in call("verify")

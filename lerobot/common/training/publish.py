@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from lerobot.common.constants import HF_LEROBOT_HOME
@@ -77,7 +77,8 @@ def upload(job: dict[str, Any], api=None) -> str:
     """Upload {"repo_id", "folder", "private", "branch"}; returns the address. Raises OSError without a network."""
     if api is None:
         if not hub_is_reachable():
-            raise OSError("the hub cannot be reached")
+            offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "is there a network?"
+            raise OSError(f"the hub cannot be reached ({offline}); nothing of '{job['repo_id']}' was uploaded")
         api = HfApi()
     repo_id = api.create_repo(job["repo_id"], private=job.get("private"), exist_ok=job.get("exist_ok", True)).repo_id
     if job.get("branch"):

@@ -315,7 +315,7 @@ def _why_not_opened(path: str, error: OSError) -> str:
         found = ", ".join(available_ports()) or "none"
         return (
             f"There is no device '{path}'; serial ports found: {found}. Set the right one with --robot.follower_port "
-            "or --robot.leader_port (two pairs: in --robot.follower_arms, --robot.leader_arms), or use the simulated "
-            "arm: --robot.type=koch_sim."
+            "or --robot.leader_port (two pairs: in --robot.follower_arms, --robot.leader_arms; a motor alone: --port), "
+            "or use the simulated arm: --robot.type=koch_sim."
         )
     return f"'{path}' cannot be opened ({text}): is another program using it, and is it a serial port?"
