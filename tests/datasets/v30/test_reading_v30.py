@@ -1,6 +1,7 @@
 """Datasets of format v3.0: several episodes per file, found wherever their rows stand."""
 
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -156,3 +157,23 @@ def test_paths_out_of_the_root_are_refused(root):
     (root / "meta/info.json").write_text(json.dumps(info))
     with pytest.raises(DatasetError, match="leaves the dataset folder"):
         LeRobotDataset(root=root)
+
+
+def test_iterating_over_episodes_gives_numbers_that_read_as_rows(root):
+    episodes = LeRobotDataset(root=root).meta.episodes
+    assert list(episodes) == [0, 1, 2] and [episodes[i]["length"] for i in episodes] == [23, 24, 23]
+    assert [row["length"] for row in episodes] == episodes["length"]
+    last = list(episodes)[-1]
+    assert dict(last)["tasks"] == last.get("tasks") == episodes[2]["tasks"] and "tasks" in last
+    assert (last["dataset_from_index"], last["dataset_to_index"], last.get("absent", 5)) == (47, 70, 5)
+    copied = pickle.loads(pickle.dumps(episodes))
+    assert [row["length"] for row in copied] == [23, 24, 23]
+
+
+def test_episodes_take_negative_numbers_slices_and_lists(root):
+    episodes = LeRobotDataset(root=root).meta.episodes
+    assert episodes[-1]["episode_index"] == 2 and episodes.num_rows == 3
+    assert episodes[1:]["length"] == [24, 23] and episodes[[2, 0]]["dataset_from_index"] == [47, 0]
+    for number in (3, -4):
+        with pytest.raises(KeyError, match=str(number)):
+            episodes[number]
