@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,42 +22,6 @@ class EpisodeRow(dict):
         return end if key == TO else end - self["length"]
 
 
-class EpisodeNumber(int):
-    """What iterating over a table gives: the episode's number, as of a dict, which also reads as the episode's row."""
-
-    table: EpisodeTable
-
-    @property
-    def row(self) -> EpisodeRow:
-        """The row in the table."""
-        return self.table[int(self)]
-
-    def __getitem__(self, column: str) -> Any:
-        return self.row[column]
-
-    def __contains__(self, column: str) -> bool:
-        return column in self.row
-
-    def get(self, column: str, default: Any = None) -> Any:
-        """A value of the row, or `default` where it has no such column."""
-        return self.row.get(column, default)
-
-    def keys(self) -> KeysView[str]:
-        """The columns of the row."""
-        return self.row.keys()
-
-    def values(self) -> Any:
-        """The values of the row."""
-        return self.row.values()
-
-    def items(self) -> Any:
-        """Pairs of column and value."""
-        return self.row.items()
-
-    def __reduce__(self) -> tuple:
-        return int, (int(self),)
-
-
 class EpisodeTable(dict):
     """Episode number -> row {episode_index, tasks, length, ...}; a column name gives the list of its values.
 
@@ -67,20 +31,14 @@ class EpisodeTable(dict):
 
     _ends: dict[int, int] | None = None
 
-    def __iter__(self) -> Iterator[EpisodeNumber]:
-        for key in self.keys():
-            number = EpisodeNumber(key)
-            number.table = self
-            yield number
-
     def __getitem__(self, key: int | str | slice | list[int]) -> Any:
         if isinstance(key, str):
-            return [self[number][key] for number in self.keys()]
+            return [self[number][key] for number in self]
         if isinstance(key, slice | list):
-            rows = [self[number] for number in (list(self.keys())[key] if isinstance(key, slice) else key)]
+            rows = [self[number] for number in (list(self)[key] if isinstance(key, slice) else key)]
             return {column: [row[column] for row in rows] for column in self.column_names}
         if key < 0 and -key <= len(self):
-            key = list(self.keys())[key]
+            key = list(self)[key]
         row = super().__getitem__(key)
         if type(row) is not EpisodeRow:
             row = EpisodeRow(row)

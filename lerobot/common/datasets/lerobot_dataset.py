@@ -272,7 +272,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
     @property
     def episode_indices(self) -> list[int]:
         """Numbers of the loaded episodes, in order."""
-        return list(self.meta.episodes.keys()) if self.episodes is None else self.episodes
+        return list(self.meta.episodes) if self.episodes is None else self.episodes
 
     @property
     def stats(self) -> dict[str, dict[str, np.ndarray]]:

@@ -54,7 +54,7 @@ class StreamingLeRobotDataset(torch.utils.data.IterableDataset):
         self.repo_id, self.buffer_size, self.shuffle, self.epoch = repo_id, buffer_size, shuffle, 0
         self.seed = seed if rng is None else int(rng.integers(2**31))
         self.streaming, self.max_num_shards = streaming, max_num_shards
-        self.episodes = list(self.meta.episodes.keys()) if episodes is None else [int(index) for index in episodes]
+        self.episodes = list(self.meta.episodes) if episodes is None else [int(index) for index in episodes]
         self._options = {
             "image_transforms": image_transforms,
             "delta_timestamps": delta_timestamps,

@@ -54,7 +54,7 @@ def convert(source: LeRobotDataset, output: Path, verify: bool = True, dry_run: 
         print(f"  {count} parquet files, {count * len(meta.video_keys)} videos")
         return output
     conversion = Conversion(output, {"from": meta.root.resolve(), "to": CODEBASE_VERSION})
-    for place in progress(meta.locate_rows(list(meta.episodes.keys())), "Episodes"):
+    for place in progress(meta.locate_rows(list(meta.episodes)), "Episodes"):
         names = {"episode_chunk": place.index // DEFAULT_CHUNK_SIZE, "episode_index": place.index}
         conversion.file(DEFAULT_PARQUET_PATH.format(**names), lambda p, e=place: write_rows(e, p))
         for key in meta.video_keys:
