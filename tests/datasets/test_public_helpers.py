@@ -159,14 +159,3 @@ def test_the_keywords_of_a_recording(tmp_path):
     assert roots == [tmp_path / "a", tmp_path / "b"]
     meta = LeRobotDatasetMetadata.create("me/set", 10, {"action": vector}, "koch", tmp_path / "meta")
     assert meta.robot_type == "koch" and meta.root == tmp_path / "meta"
-
-
-def test_the_video_template_takes_the_names_of_v21_and_of_v30():
-    from lerobot.datasets.utils import DEFAULT_VIDEO_PATH as NEW
-
-    from lerobot.common.datasets.utils import DEFAULT_VIDEO_PATH as OLD
-
-    assert OLD.format(video_key="top", episode_chunk=0, episode_index=3) == "videos/chunk-000/top/episode_000003.mp4"
-    assert NEW.format(video_key="top", chunk_index=0, file_index=3) == "videos/top/chunk-000/file-003.mp4"
-    with pytest.raises(KeyError, match="file_index"):
-        NEW.format(video_key="top", chunk_index=0)

@@ -25,18 +25,6 @@ from lerobot.common.utils.io_utils import read_json, write_json, write_text
 from lerobot.common.utils.io_utils import unflatten_dict as unflatten_dict
 from lerobot.configs.types import FeatureType, PolicyFeature
 
-
-class _VideoTemplate(str):
-    """The place of a video in v2.1; with `chunk_index` and `file_index` `format` gives the one in v3.0."""
-
-    def format(self, *args: Any, **names: Any) -> str:
-        if "chunk_index" not in names:
-            return super().format(*args, **names)
-        from lerobot.common.datasets.v30 import files
-
-        return files.DEFAULT_VIDEO_PATH.format(*args, **names)
-
-
 CODEBASE_VERSION = "v2.1"
 DEFAULT_CHUNK_SIZE = 1000  # episodes per folder
 
@@ -46,7 +34,7 @@ TASKS_PATH = "meta/tasks.jsonl"
 STATS_PATH = "meta/stats.json"
 EPISODES_STATS_PATH = "meta/episodes_stats.jsonl"
 DEFAULT_PARQUET_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
-DEFAULT_VIDEO_PATH = _VideoTemplate("videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4")
+DEFAULT_VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 DEFAULT_IMAGE_PATH = "images/{image_key}/episode_{episode_index:06d}/frame_{frame_index:06d}.png"
 UNFINISHED_DIR = ".unfinished"  # files of the episode being recorded; nothing outside of it belongs to no episode
 
