@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -310,7 +311,7 @@ def test_after_an_edit_only_what_changed_is_computed(config, two_tasks, tmp_path
     assert set(written) == changed
 
 
-@pytest.mark.parametrize("fault", ["damaged", "being filled", "of other weights"])
+@pytest.mark.parametrize("fault", ["damaged", "without a readable manifest", "being filled", "of other weights"])
 def test_nothing_is_copied_from_a_store_that_is(config, two_tasks, tmp_path, monkeypatch, fault):
     cfg, again = config("prefix"), config("prefix", "again")
     losses(cfg)
@@ -320,6 +321,8 @@ def test_nothing_is_copied_from_a_store_that_is(config, two_tasks, tmp_path, mon
     if fault == "damaged":
         with open(os.path.join(store, "000.bin"), "r+b") as file:
             file.write(b"other")  # of the first episode
+    if fault == "without a readable manifest":
+        Path(store, "store.json").write_text("{")
     written = record_filling(monkeypatch)
     with open(os.path.join(store, "lock")) as lock:
         if fault == "being filled":

@@ -204,10 +204,10 @@ class FrameStore:
         sources: see `episode_sources`.
         """
         copied: list[int] = []
-        for path in sorted(self.root.parent.glob(f"*/{MANIFEST}")):
-            if path.parent == self.root or not self._differs_by_episodes(read_json(path)):
+        for folder, manifest in _stores_beside(self.root).items():
+            if not self._differs_by_episodes(manifest):
                 continue
-            other, count = FrameStore.at(path.parent), len(copied)
+            other, count = FrameStore.at(folder), len(copied)
             try:
                 other.share(wait=False)
             except FrameStoreError:  # somebody fills it: computing is as right
@@ -458,14 +458,27 @@ def episode_sources(dataset, with_tasks: bool = False) -> dict[int, int]:
 def why_new(root: Path, depends: dict[str, Any]) -> str:
     """What sets a new store apart from the most similar one of its folder, for a message."""
     differences = {}
-    for path in root.parent.glob(f"*/{MANIFEST}"):
-        if path.parent != root:
-            other, own = _flat(read_json(path)["depends"]), _flat(depends)
-            differences[path.parent.name] = [key for key in own if other.get(key) != own[key]]
+    for folder, manifest in _stores_beside(root).items():
+        other, own = _flat(manifest["depends"]), _flat(depends)
+        differences[folder.name] = [key for key in own if other.get(key) != own[key]]
     if not differences:
         return f"it is the first store in '{root.parent}'"
     name = min(differences, key=lambda name: len(differences[name]))
     return f"the most similar store there, '{name}', was made from other {', '.join(differences[name])}"
+
+
+def _stores_beside(root: Path) -> dict[Path, dict[str, Any]]:
+    """The other stores of a store's folder and their manifests; one that is damaged is no store."""
+    found = {}
+    for path in sorted(root.parent.glob(f"*/{MANIFEST}")):
+        try:
+            manifest = read_json(path)
+        except (OSError, ValueError):
+            logging.warning("'%s' cannot be read; remove its folder.", path)
+            continue
+        if path.parent != root and manifest.get("store_version") == STORE_VERSION:
+            found[path.parent] = manifest
+    return found
 
 
 def _flat(depends: dict[str, Any]) -> dict[str, Any]:
