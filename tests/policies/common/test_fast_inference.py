@@ -116,6 +116,22 @@ def test_layers_whose_gelu_is_in_their_product_are_counted_as_well(rows, busy):
     assert sorted(found) == busy
 
 
+def test_what_an_adapter_adds_to_a_layer_comes_before_its_gelu():
+    class Adapted(nn.Module):
+        """As peft's layers, which hand on every argument."""
+
+        def __init__(self, base):
+            super().__init__()
+            self.base_layer = base
+
+        def forward(self, x, *args, **kwargs):
+            return self.base_layer(x, *args, **kwargs) + 1
+
+    first, second, x = GeluLinear(8, 16), nn.Linear(16, 8), torch.randn(3, 8)
+    expected = second(nn.functional.gelu(first(x) + 1, approximate="tanh"))
+    assert torch.equal(linear_gelu_linear(Adapted(first), second, x), expected)
+
+
 @pytest.mark.parametrize("kind", INT8)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_two_int8_layers_with_a_gelu_between_are_near(kind, dtype):

@@ -39,6 +39,8 @@ class Int8Linear(nn.Module):
     Scaling runs in blocks of rows that stay in the processor's cache: in whole passes it costs as much as the product.
     """
 
+    fuses_gelu = True
+
     def __init__(self, linear: nn.Linear):
         super().__init__()
         whole, scale = _rounded_weights(linear)
@@ -87,6 +89,8 @@ class OneDnnInt8Linear(nn.Module):
 
     Half of the range is not lost where values lean to one side, as behind a GELU.
     """
+
+    fuses_gelu = True
 
     def __init__(self, linear: nn.Linear):
         super().__init__()

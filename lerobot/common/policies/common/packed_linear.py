@@ -49,6 +49,8 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tens
 class GeluLinear(nn.Linear):
     """A linear layer that may end with the GELU which follows it."""
 
+    fuses_gelu = True
+
     def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
         """`(..., in_features)` -> `(..., out_features)`, after the tanh form of GELU if wanted.
 
@@ -76,13 +78,15 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def linear_gelu_linear(first: nn.Module, second: nn.Module, x: Tensor) -> Tensor:
-    """`second` of the GELU (tanh form) of `first`, which is a `GeluLinear` or what took its place.
+    """`second` of the GELU (tanh form) of `first`, which is a `GeluLinear` or what took its place (an adapter's too).
 
     `(..., first.in_features)` -> `(..., second.out_features)`. Between 8-bit layers nothing but bytes is written.
     """
     if hasattr(first, "rounded_gelu") and hasattr(second, "product"):
         return second.product(x, first.rounded_gelu(x))
-    return second(first(x, gelu=True))
+    if getattr(first, "fuses_gelu", False):
+        return second(first(x, gelu=True))
+    return second(F.gelu(first(x), approximate="tanh"))  # what an adapter adds comes before the GELU
 
 
 def project(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
@@ -99,6 +103,8 @@ class PackedLinear(nn.Module):
     `weight` is empty and tells the dtype, as the layer's does; the result is in bfloat16. The weights are packed in the
     first call, for as many rows as that one has.
     """
+
+    fuses_gelu = True
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
