@@ -66,7 +66,7 @@ BENCHMARKS = {
     ),
     "curves": Benchmark(
         "The same losses in every mode",
-        ("loss_curves.py",),
+        ("loss_curves.py", "--fill", "4"),
         quick=("--steps", "3", "--layers", "2"),
         written=("--plot", "docs/images/loss_curves.png"),
         gpu=("--device", "cuda", "--full"),
